@@ -5,11 +5,14 @@
 //! badly typed field is dropped without losing the object around it.
 
 pub mod analysis;
+pub mod application;
+pub mod application_set;
 pub mod decode;
 pub mod duration;
 pub mod experiment;
 pub mod keys;
 pub mod patch;
+pub mod project;
 pub mod resource;
 pub mod rollout;
 pub mod schema;
