@@ -1,0 +1,455 @@
+//! What the controllers know of the cluster: one store a kind, filled by a watch.
+//!
+//! An object is kept as compact JSON without `managedFields`, a tenth of what a parsed one takes, and parsed when a
+//! decision needs it. Stores are *written through*: the answer to an own write enters the store at once, so that the
+//! next decision sees it. An older version never replaces a newer one, whichever way it comes.
+
+use crate::api::Resource;
+use futures::StreamExt;
+use kube::core::{ApiResource, DynamicObject};
+use kube::runtime::{WatchStreamExt, watcher};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::watch;
+
+/// Namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Empty for cluster-scoped objects.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+}
+
+impl Key {
+    /// Makes a key.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() { write!(f, "{}", self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+    }
+}
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'a> {
+    /// Which object.
+    pub key: &'a Key,
+    /// What it is now; `None` when it is gone.
+    pub object: Option<&'a Value>,
+    /// Index keys that it had before and has now, without duplicates.
+    pub index: &'a BTreeSet<String>,
+    /// It was not there before.
+    pub added: bool,
+    /// It is part of the first list after the start.
+    pub initial: bool,
+}
+
+struct Entry {
+    version: u64,
+    bytes: Box<[u8]>,
+    index: Box<[Box<str>]>,
+    epoch: u64,
+}
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<Key, Entry>,
+    /// Index key to the objects that have it.
+    index: BTreeMap<Box<str>, BTreeSet<Key>>,
+    epoch: u64,
+    synced: bool,
+}
+
+type IndexFn = Box<dyn Fn(&Value) -> Vec<String> + Send + Sync>;
+type Handler = Box<dyn Fn(Change<'_>) + Send + Sync>;
+
+/// The objects of one kind.
+pub struct Store {
+    /// Which kind.
+    pub resource: Resource,
+    index_fn: IndexFn,
+    handlers: RwLock<Vec<Handler>>,
+    state: RwLock<State>,
+    synced: watch::Sender<bool>,
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Store {
+    /// An empty store. `index` gives the keys under which an object is found by [`Store::by_index`].
+    pub fn new(resource: Resource, index: impl Fn(&Value) -> Vec<String> + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self {
+            resource,
+            index_fn: Box::new(index),
+            handlers: RwLock::default(),
+            state: RwLock::default(),
+            synced: watch::Sender::new(false),
+        })
+    }
+
+    /// Calls `handler` after every change from now on, and once for every object that is there already.
+    pub fn on_change(&self, handler: impl Fn(Change<'_>) + Send + Sync + 'static) {
+        let present: Vec<(Key, Value, BTreeSet<String>)> = {
+            let state = read(&self.state);
+            let parsed = state.entries.iter().filter_map(|(key, entry)| {
+                let value = serde_json::from_slice(&entry.bytes).ok()?;
+                Some((key.clone(), value, entry.index.iter().map(|i| i.to_string()).collect()))
+            });
+            parsed.collect()
+        };
+        for (key, value, index) in &present {
+            handler(Change { key, object: Some(value), index, added: true, initial: true });
+        }
+        write(&self.handlers).push(Box::new(handler));
+    }
+
+    /// The object as JSON.
+    pub fn value(&self, key: &Key) -> Option<Value> {
+        let state = read(&self.state);
+        serde_json::from_slice(&state.entries.get(key)?.bytes).ok()
+    }
+
+    /// The object as `T`. `None` also when it cannot be read as one.
+    pub fn get<T: DeserializeOwned>(&self, key: &Key) -> Option<T> {
+        let state = read(&self.state);
+        serde_json::from_slice(&state.entries.get(key)?.bytes).ok()
+    }
+
+    /// The object is known.
+    pub fn contains(&self, key: &Key) -> bool {
+        read(&self.state).entries.contains_key(key)
+    }
+
+    /// The keys of the objects with this index key, in order.
+    pub fn keys_by_index(&self, index: &str) -> Vec<Key> {
+        read(&self.state).index.get(index).map(|keys| keys.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The objects with this index key, in order of their names.
+    pub fn by_index<T: DeserializeOwned>(&self, index: &str) -> Vec<T> {
+        let state = read(&self.state);
+        let keys = state.index.get(index).into_iter().flatten();
+        keys.filter_map(|key| serde_json::from_slice(&state.entries.get(key)?.bytes).ok()).collect()
+    }
+
+    /// All keys.
+    pub fn keys(&self) -> Vec<Key> {
+        read(&self.state).entries.keys().cloned().collect()
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        read(&self.state).entries.len()
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of JSON that are kept.
+    pub fn bytes(&self) -> usize {
+        read(&self.state).entries.values().map(|e| e.bytes.len()).sum()
+    }
+
+    /// The first list is complete.
+    pub fn is_synced(&self) -> bool {
+        read(&self.state).synced
+    }
+
+    /// Waits until the first list is complete.
+    pub async fn synced(&self) {
+        let mut receiver = self.synced.subscribe();
+        // The sender lives as long as the store, so waiting cannot fail.
+        let _ = receiver.wait_for(|synced| *synced).await;
+    }
+
+    /// Takes in an object from a watch or from the answer to an own write, unless a newer version is known.
+    pub fn apply(&self, mut object: Value) {
+        let Some(key) = key_of(&object) else { return };
+        let version = version_of(&object);
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
+        let index: Vec<String> = (self.index_fn)(&object);
+        let Ok(bytes) = serde_json::to_vec(&object) else { return };
+        let (added, initial, touched) = {
+            let mut state = write(&self.state);
+            let epoch = state.epoch;
+            let initial = !state.synced;
+            let mut touched: BTreeSet<String> = index.iter().cloned().collect();
+            let mut added = true;
+            if let Some(entry) = state.entries.get_mut(&key) {
+                if entry.version >= version && version != 0 {
+                    entry.epoch = epoch;
+                    return;
+                }
+                added = false;
+                let old = std::mem::take(&mut entry.index);
+                for name in &old {
+                    touched.insert(name.to_string());
+                    unindex(&mut state.index, name, &key);
+                }
+            }
+            for name in &index {
+                state.index.entry(name.as_str().into()).or_default().insert(key.clone());
+            }
+            let index = index.into_iter().map(String::into_boxed_str).collect();
+            state.entries.insert(key.clone(), Entry { version, bytes: bytes.into(), index, epoch });
+            (added, initial, touched)
+        };
+        self.tell(Change { key: &key, object: Some(&object), index: &touched, added, initial });
+    }
+
+    /// Takes in that an object is gone. `version` is the version of the deletion, 0 when it is not known.
+    pub fn remove(&self, key: &Key, version: u64) {
+        let touched = {
+            let mut state = write(&self.state);
+            match state.entries.get(key) {
+                Some(entry) if version == 0 || entry.version <= version => {}
+                _ => return,
+            }
+            let Some(entry) = state.entries.remove(key) else { return };
+            for name in &entry.index {
+                unindex(&mut state.index, name, key);
+            }
+            entry.index.iter().map(|i| i.to_string()).collect::<BTreeSet<_>>()
+        };
+        self.tell(Change { key, object: None, index: &touched, added: false, initial: false });
+    }
+
+    /// A new list begins.
+    pub fn list_started(&self) {
+        write(&self.state).epoch += 1;
+    }
+
+    /// The list is complete: what it did not hold and what was not written since is gone.
+    pub fn list_done(&self) {
+        let gone: Vec<Key> = {
+            let mut state = write(&self.state);
+            state.synced = true;
+            let epoch = state.epoch;
+            state.entries.iter().filter(|(_, e)| e.epoch < epoch).map(|(k, _)| k.clone()).collect()
+        };
+        for key in gone {
+            self.remove(&key, 0);
+        }
+        self.synced.send_replace(true);
+    }
+
+    fn tell(&self, change: Change<'_>) {
+        for handler in read(&self.handlers).iter() {
+            handler(change);
+        }
+    }
+}
+
+fn unindex(index: &mut BTreeMap<Box<str>, BTreeSet<Key>>, name: &str, key: &Key) {
+    if let Some(keys) = index.get_mut(name) {
+        keys.remove(key);
+        if keys.is_empty() {
+            index.remove(name);
+        }
+    }
+}
+
+/// The namespace and name of an object.
+pub fn key_of(object: &Value) -> Option<Key> {
+    let metadata = object.get("metadata")?;
+    let text = |name: &str| metadata.get(name).and_then(Value::as_str);
+    Some(Key::new(text("namespace").unwrap_or_default(), text("name")?))
+}
+
+/// `metadata.resourceVersion` as a number. Kubernetes declares these comparable; 0 when it is none.
+pub fn version_of(object: &Value) -> u64 {
+    object.pointer("/metadata/resourceVersion").and_then(Value::as_str).and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+/// Where and what to watch.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// Empty for all namespaces.
+    pub namespace: String,
+    /// Label selector; empty for all objects.
+    pub labels: String,
+}
+
+/// Keeps `store` filled until the task is dropped. Errors are logged and retried with a growing delay.
+pub async fn fill(client: kube::Client, store: Arc<Store>, scope: Scope) {
+    let resource = &store.resource;
+    let api_resource = ApiResource {
+        group: resource.group.to_string(),
+        version: resource.version.to_string(),
+        api_version: resource.api_version(),
+        kind: resource.kind.to_string(),
+        plural: resource.plural.to_string(),
+    };
+    let api: kube::Api<DynamicObject> = if scope.namespace.is_empty() || !resource.namespaced {
+        kube::Api::all_with(client, &api_resource)
+    } else {
+        kube::Api::namespaced_with(client, &scope.namespace, &api_resource)
+    };
+    let mut config = watcher::Config::default();
+    if !scope.labels.is_empty() {
+        config = config.labels(&scope.labels);
+    }
+    let mut stream = std::pin::pin!(watcher(api, config).default_backoff());
+    let mut failing = false;
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(watcher::Event::Init) => store.list_started(),
+            Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
+                if let Some(value) = to_value(resource, object) {
+                    store.apply(value);
+                }
+            }
+            Ok(watcher::Event::InitDone) => {
+                if std::mem::take(&mut failing) {
+                    tracing::info!(kind = %resource.kind, "Watch works again.");
+                }
+                store.list_done();
+            }
+            Ok(watcher::Event::Delete(object)) => {
+                if let Some(value) = to_value(resource, object)
+                    && let Some(key) = key_of(&value)
+                {
+                    store.remove(&key, version_of(&value));
+                }
+            }
+            Err(error) => {
+                let text = crate::api::error_chain(&error);
+                // An expired version is part of a watch's life: the list that follows mends it.
+                if text.contains("Expired") || text.contains("too old") {
+                    tracing::debug!(kind = %resource.kind, error = text, "Watch starts over.");
+                } else if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(kind = %resource.kind, error = text, "Cannot watch; trying again with a growing delay.");
+                }
+            }
+        }
+    }
+}
+
+fn to_value(resource: &Resource, mut object: DynamicObject) -> Option<Value> {
+    object.metadata.managed_fields = None;
+    let mut value = serde_json::to_value(&object).ok()?;
+    // Items of a list come without their kind.
+    value["apiVersion"] = resource.api_version().into();
+    value["kind"] = resource.kind.as_ref().into();
+    Some(value)
+}
+
+/// Stores for kinds that are watched only once something uses them.
+pub struct OnDemand {
+    client: Option<kube::Client>,
+    namespace: String,
+    stores: Mutex<BTreeMap<Resource, Arc<Store>>>,
+    on_change: RwLock<Vec<Arc<dyn Fn(&Resource, Change<'_>) + Send + Sync>>>,
+}
+
+impl OnDemand {
+    /// Watches through `client` in `namespace` (empty for all). Without a client nothing is watched; what
+    /// [`Store::apply`] puts in is all there is.
+    pub fn new(client: Option<kube::Client>, namespace: &str) -> Arc<Self> {
+        Arc::new(Self {
+            client,
+            namespace: namespace.to_owned(),
+            stores: Mutex::default(),
+            on_change: RwLock::default(),
+        })
+    }
+
+    /// Calls `handler` after every change of any kind. To be called before the first store is asked for.
+    pub fn on_change(&self, handler: impl Fn(&Resource, Change<'_>) + Send + Sync + 'static) {
+        write(&self.on_change).push(Arc::new(handler));
+    }
+
+    /// The store of a kind, its watch started. It may not be synced yet; see [`Store::is_synced`].
+    pub fn store(&self, resource: &Resource) -> Arc<Store> {
+        let mut stores = self.stores.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(store) = stores.get(resource) {
+            return Arc::clone(store);
+        }
+        let store = Store::new(resource.clone(), |_| Vec::new());
+        for handler in read(&self.on_change).iter() {
+            let (handler, resource) = (Arc::clone(handler), resource.clone());
+            store.on_change(move |change| handler(&resource, change));
+        }
+        stores.insert(resource.clone(), Arc::clone(&store));
+        match &self.client {
+            Some(client) => {
+                let scope = Scope { namespace: self.namespace.clone(), labels: String::new() };
+                tokio::spawn(fill(client.clone(), Arc::clone(&store), scope));
+            }
+            None => store.list_done(),
+        }
+        store
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::resources;
+    use serde_json::json;
+
+    fn object(name: &str, version: u64, owner: &str) -> Value {
+        json!({"metadata": {"namespace": "a", "name": name, "resourceVersion": version.to_string(), "managedFields": [1]}, "owner": owner})
+    }
+
+    fn store() -> Arc<Store> {
+        Store::new(resources::POD, |o| vec![o["owner"].as_str().unwrap_or_default().to_owned()])
+    }
+
+    #[test]
+    fn an_older_version_never_replaces_a_newer_one() {
+        let store = store();
+        store.apply(object("x", 7, "one"));
+        store.apply(object("x", 5, "two"));
+        let key = Key::new("a", "x");
+        assert_eq!(store.value(&key).map(|v| v["owner"].clone()), Some(json!("one")));
+        store.remove(&key, 6);
+        assert!(store.contains(&key), "a deletion older than what is known belongs to an earlier object");
+        store.remove(&key, 8);
+        assert!(!store.contains(&key));
+    }
+
+    #[test]
+    fn the_index_follows_the_object() {
+        let store = store();
+        store.apply(object("x", 1, "one"));
+        store.apply(object("x", 2, "two"));
+        assert!(store.keys_by_index("one").is_empty());
+        assert_eq!(store.keys_by_index("two"), [Key::new("a", "x")]);
+        assert!(store.value(&Key::new("a", "x")).is_some_and(|v| v["metadata"].get("managedFields").is_none()));
+    }
+
+    #[test]
+    fn a_list_removes_what_it_does_not_hold_but_keeps_own_writes() {
+        let store = store();
+        store.list_started();
+        store.apply(object("old", 1, "o"));
+        store.apply(object("kept", 2, "o"));
+        store.list_done();
+        store.list_started();
+        store.apply(object("kept", 2, "o"));
+        store.apply(object("written", 9, "o"));
+        store.list_done();
+        let mut names: Vec<_> = store.keys().into_iter().map(|k| k.name.to_string()).collect();
+        names.sort();
+        assert_eq!(names, ["kept", "written"]);
+    }
+}

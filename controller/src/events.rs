@@ -1,0 +1,153 @@
+//! Kubernetes Events: what happened to an object, in the order in which it happened.
+
+use crate::api::{Api, PatchCall, PatchKind, resources};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// How many events wait for the API server before further ones are dropped.
+const BUFFER: usize = 4096;
+/// How many different events are remembered, to count a repeated one up instead of writing it anew.
+const REMEMBERED: usize = 4096;
+
+/// An event to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Something is wrong.
+    pub warning: bool,
+    /// Reason in one word; other people's tools match on it.
+    pub reason: String,
+    /// Reason in a sentence.
+    pub message: String,
+}
+
+impl Event {
+    /// Something went as it should.
+    pub fn normal(reason: &str, message: impl Into<String>) -> Self {
+        Self { warning: false, reason: reason.to_owned(), message: message.into() }
+    }
+
+    /// Something is wrong.
+    pub fn warning(reason: &str, message: impl Into<String>) -> Self {
+        Self { warning: true, reason: reason.to_owned(), message: message.into() }
+    }
+}
+
+/// What an event is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct About {
+    /// `group/version`.
+    pub api_version: String,
+    /// Kind.
+    pub kind: String,
+    /// Namespace; empty for cluster-scoped objects.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+}
+
+/// Takes events and writes them in the background, in order.
+#[derive(Clone)]
+pub struct Recorder {
+    sender: mpsc::Sender<(About, Event, Timestamp)>,
+    observer: Arc<dyn Fn(&About, &Event) + Send + Sync>,
+}
+
+impl Recorder {
+    /// Writes through `api` as `component`. `observer` hears of every event, for the metrics.
+    pub fn start(
+        api: Arc<dyn Api>,
+        component: &'static str,
+        observer: impl Fn(&About, &Event) + Send + Sync + 'static,
+    ) -> Self {
+        let (sender, receiver) = mpsc::channel(BUFFER);
+        tokio::spawn(write_all(api, component, receiver));
+        Self { sender, observer: Arc::new(observer) }
+    }
+
+    /// Tells events about an object. Never waits: when the API server is slower than the events, the last are dropped.
+    pub fn tell(&self, about: &About, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            (self.observer)(about, &event);
+            if self.sender.try_send((about.clone(), event, Timestamp::now())).is_err() {
+                tracing::debug!(object = about.name, "Event dropped: too many wait to be written.");
+            }
+        }
+    }
+}
+
+struct Written {
+    name: String,
+    count: u64,
+}
+
+async fn write_all(
+    api: Arc<dyn Api>,
+    component: &'static str,
+    mut receiver: mpsc::Receiver<(About, Event, Timestamp)>,
+) {
+    let mut known: HashMap<(String, String, String), Written> = HashMap::new();
+    let mut last = 0i128;
+    while let Some((about, event, at)) = receiver.recv().await {
+        let namespace = if about.namespace.is_empty() { "default" } else { about.namespace.as_str() };
+        let id = (about.uid.clone(), event.reason.clone(), event.message.clone());
+        let time = json!(crate::api::whole_seconds(at).to_string());
+        if let Some(written) = known.get_mut(&id) {
+            written.count += 1;
+            let body = json!({"count": written.count, "lastTimestamp": time});
+            let call = PatchCall {
+                resource: &resources::EVENT,
+                namespace,
+                name: &written.name,
+                subresource: "",
+                kind: PatchKind::Merge,
+                body: &body,
+                dry_run: false,
+            };
+            if api.patch(call).await.is_ok() {
+                continue;
+            }
+            known.remove(&id);
+        }
+        // Names sort in the order of the events, so that a list by name is a list by time.
+        last = at.as_nanosecond().max(last + 1);
+        let name = format!("{}.{last:x}", about.name);
+        match api.create(&resources::EVENT, namespace, &object(&about, &event, component, &name, namespace, &time), false).await {
+            Ok(_) => {
+                if known.len() >= REMEMBERED {
+                    known.clear();
+                }
+                known.insert(id, Written { name, count: 1 });
+            }
+            Err(error) => tracing::debug!(object = about.name, %error, "Cannot write an event."),
+        }
+    }
+}
+
+fn object(about: &About, event: &Event, component: &str, name: &str, namespace: &str, time: &Value) -> Value {
+    let mut involved = json!({
+        "apiVersion": about.api_version, "kind": about.kind, "name": about.name, "uid": about.uid,
+    });
+    if !about.namespace.is_empty() {
+        involved["namespace"] = about.namespace.as_str().into();
+    }
+    json!({
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": namespace},
+        "involvedObject": involved,
+        "type": if event.warning { "Warning" } else { "Normal" },
+        "reason": event.reason,
+        "message": event.message,
+        "source": {"component": component},
+        "reportingComponent": component,
+        "reportingInstance": "",
+        "firstTimestamp": time,
+        "lastTimestamp": time,
+        "count": 1,
+    })
+}
