@@ -8,6 +8,10 @@
 //! The caller observes (all that [`Router::reads`] names), calls [`Router::plan`], and makes the writes. To add a
 //! router, add a file beside its siblings and a line to [`routers`].
 
+#[cfg(test)]
+mod fixture;
+mod gateway_api;
+mod nginx;
 mod object;
 mod plan;
 
@@ -173,14 +177,19 @@ pub fn routers(
 ) -> Result<Vec<Box<dyn Router>>, RouterError> {
     let mut routers: Vec<Box<dyn Router>> = Vec::new();
     let Some(routing) = &canary.traffic_routing else { return Ok(routers) };
-    let _scope = Scope { rollout, namespace, canary, options };
-    for name in routing.plugins.keys() {
-        return Err(RouterError::config(
-            "spec.strategy.canary.trafficRouting.plugins",
-            name,
-            format!("{GATEWAY_API_PLUGIN:?}, the one that is built in"),
-        ));
+    let scope = Scope { rollout, namespace, canary, options };
+    if let Some(config) = &routing.nginx {
+        routers.push(Box::new(nginx::Nginx::new(&scope, config)));
     }
-    routers.shrink_to_fit();
+    for (name, config) in &routing.plugins {
+        if name != GATEWAY_API_PLUGIN {
+            return Err(RouterError::config(
+                "spec.strategy.canary.trafficRouting.plugins",
+                name,
+                format!("{GATEWAY_API_PLUGIN}, the one that is built in"),
+            ));
+        }
+        routers.push(Box::new(gateway_api::GatewayApi::new(&scope, config)?));
+    }
     Ok(routers)
 }

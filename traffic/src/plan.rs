@@ -220,6 +220,28 @@ pub(crate) fn covers(actual: &Value, wanted: &Value, exclusive: &[&str]) -> bool
     }
 }
 
+/// A regular expression for texts that begin with `prefix`, wherever the data plane looks for it in the text.
+pub(crate) fn prefix_regex(prefix: &str) -> String {
+    let mut regex = String::from("^");
+    for c in prefix.chars() {
+        if r"\.+*?()|[]{}^$".contains(c) {
+            regex.push('\\');
+        }
+        regex.push(c);
+    }
+    regex.push_str(".*");
+    regex
+}
+
+/// `name`, cut to at most `max` bytes.
+pub(crate) fn shortened(name: &str, max: usize) -> String {
+    let mut end = name.len().min(max);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name[..end].to_owned()
+}
+
 /// The owner reference as it stands in an object.
 pub(crate) fn owner(owner: &tidegate_crds::OwnerReference) -> Value {
     serde_json::to_value(owner).unwrap_or_else(|_| json!({}))
