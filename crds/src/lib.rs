@@ -11,6 +11,7 @@ pub mod decode;
 pub mod duration;
 pub mod experiment;
 pub mod keys;
+pub mod manifests;
 pub mod patch;
 pub mod project;
 pub mod resource;
