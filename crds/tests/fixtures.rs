@@ -2,6 +2,8 @@
 //!
 //! The files under `fixtures` are complete objects, status included, to be applied to an API server as they are.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tidegate_crds::decode::Dropped;
