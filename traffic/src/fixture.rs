@@ -6,6 +6,7 @@ use tidegate_crds::OwnerReference;
 use tidegate_crds::rollout::{Canary, HeaderMatch, RouteMatch, SetHeaderRoute, SetMirrorRoute, StringMatch};
 
 /// What is wanted of a router.
+#[derive(Clone, Debug)]
 pub(crate) struct Wanted {
     pub owner: OwnerReference,
     pub canary_service: String,
@@ -134,7 +135,7 @@ pub(crate) fn object<'a>(objects: &'a Objects, kind: &str, name: &str) -> &'a Va
 
 /// Plans and writes until nothing is left to write, and checks that this happens at once: after the writes of one plan
 /// the next one is empty. `rounds` is the number of plans with writes that are allowed. Returns the first plan.
-pub(crate) fn settle_in(rounds: usize, router: &dyn Router, wanted: &Wanted, objects: &mut Objects) -> Plan {
+pub(crate) fn settle_in(rounds: usize, router: &dyn Router, wanted: &Wanted, objects: &mut Objects) -> Option<Plan> {
     let mut first: Option<Plan> = None;
     for _ in 0..rounds {
         let plan = router.plan(&wanted.input(objects)).unwrap();
@@ -146,12 +147,12 @@ pub(crate) fn settle_in(rounds: usize, router: &dyn Router, wanted: &Wanted, obj
     let again = router.plan(&wanted.input(objects)).unwrap();
     assert_eq!(again.writes, Vec::<Write>::new(), "{} writes again what it has written", router.name());
     assert_eq!(again.events, Vec::new());
-    first.unwrap()
+    first
 }
 
 /// [`settle_in`] one round.
 pub(crate) fn settle(router: &dyn Router, wanted: &Wanted, objects: &mut Objects) -> Plan {
-    settle_in(1, router, wanted, objects)
+    settle_in(1, router, wanted, objects).unwrap()
 }
 
 /// The message of the error that planning ends with.

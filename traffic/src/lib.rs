@@ -8,12 +8,21 @@
 //! The caller observes (all that [`Router::reads`] names), calls [`Router::plan`], and makes the writes. To add a
 //! router, add a file beside its siblings and a line to [`routers`].
 
+mod alb;
+mod ambassador;
+mod apisix;
+mod app_mesh;
 #[cfg(test)]
 mod fixture;
 mod gateway_api;
+mod istio;
 mod nginx;
 mod object;
 mod plan;
+#[cfg(test)]
+mod properties;
+mod smi;
+mod traefik;
 
 pub use object::{ObjectRef, Objects, Read, Refused};
 pub use plan::{Plan, RouterError, RouterEvent, Write};
@@ -178,8 +187,29 @@ pub fn routers(
     let mut routers: Vec<Box<dyn Router>> = Vec::new();
     let Some(routing) = &canary.traffic_routing else { return Ok(routers) };
     let scope = Scope { rollout, namespace, canary, options };
+    if let Some(config) = &routing.istio {
+        routers.push(Box::new(istio::Istio::new(&scope, config)));
+    }
     if let Some(config) = &routing.nginx {
         routers.push(Box::new(nginx::Nginx::new(&scope, config)));
+    }
+    if let Some(config) = &routing.alb {
+        routers.push(Box::new(alb::Alb::new(&scope, config)));
+    }
+    if let Some(config) = &routing.smi {
+        routers.push(Box::new(smi::Smi::new(&scope, config)));
+    }
+    if let Some(config) = &routing.ambassador {
+        routers.push(Box::new(ambassador::Ambassador::new(&scope, config)));
+    }
+    if let Some(config) = &routing.app_mesh {
+        routers.push(Box::new(app_mesh::AppMesh::new(&scope, config)));
+    }
+    if let Some(config) = &routing.traefik {
+        routers.push(Box::new(traefik::Traefik::new(&scope, config)));
+    }
+    if let Some(config) = &routing.apisix {
+        routers.push(Box::new(apisix::Apisix::new(&scope, config)));
     }
     for (name, config) in &routing.plugins {
         if name != GATEWAY_API_PLUGIN {

@@ -161,9 +161,11 @@ impl Edit<'_> {
         if !self.kind.http {
             return Ok(Vec::new());
         }
-        let mut rules = Vec::new();
+        let mut rules: Vec<Value> = Vec::new();
         for route in routes {
-            for (index, source) in sources.iter().enumerate() {
+            let first = rules.len();
+            for source in sources {
+                let index = rules.len() - first;
                 let mut matches: Vec<Value> = Vec::new();
                 for wanted in &route.match_ {
                     for matched in self.matches(source) {
@@ -172,6 +174,13 @@ impl Edit<'_> {
                             matches.push(matched);
                         }
                     }
+                }
+                // A step's path stands for every source rule's; the first rule of equal ones is the one that counts.
+                let earlier =
+                    |matched: &Value| rules[first..].iter().any(|rule| list(rule, "/matches").contains(matched));
+                matches.retain(|matched| !earlier(matched));
+                if matches.is_empty() {
+                    continue;
                 }
                 let mut mirror = json!({ "backendRef": self.canary_backend(source) });
                 if let Some(backend) = mirror.get_mut("backendRef").and_then(Value::as_object_mut) {
