@@ -212,9 +212,8 @@ impl Router for Alb {
         let wanted = self.annotations(service, input)?;
         for name in &self.ingresses {
             let target = self.target(name);
-            let before = input.objects.get(&target).ok_or_else(|| RouterError::NotFound {
-                target: target.clone(),
-                expected: format!("Rollout {}/{} names it", self.namespace, self.rollout),
+            let before = input.objects.get(&target).ok_or_else(|| {
+                RouterError::not_found(&target, format!("Rollout {}/{} names it", self.namespace, self.rollout))
             })?;
             let paths = list(before, "/spec/rules").iter().flat_map(|rule| list(rule, "/http/paths"));
             let paths: Vec<&Value> =

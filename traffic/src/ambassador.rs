@@ -78,9 +78,11 @@ impl Router for Ambassador {
         let message = || format!("Set canary mapping weight to {}", input.canary_weight);
         for name in &self.mappings {
             let target = self.target(name);
-            let base = input.objects.get(&target).ok_or_else(|| RouterError::NotFound {
-                target: target.clone(),
-                expected: format!("Rollout {}/{} names it in mappings", self.namespace, self.rollout),
+            let base = input.objects.get(&target).ok_or_else(|| {
+                RouterError::not_found(
+                    &target,
+                    format!("Rollout {}/{} names it in mappings", self.namespace, self.rollout),
+                )
             })?;
             let weight = base.pointer("/spec/weight").filter(|weight| weight.as_f64() != Some(0.0));
             if let Some(weight) = weight {

@@ -168,9 +168,11 @@ impl Router for Apisix {
     fn plan(&self, input: &Input<'_>) -> Result<Plan, RouterError> {
         let mut plan = Plan::default();
         let target = self.target(&self.route);
-        let before = input.objects.get(&target).ok_or_else(|| RouterError::NotFound {
-            target: target.clone(),
-            expected: format!("Rollout {}/{} names it in route.name", self.namespace, self.rollout),
+        let before = input.objects.get(&target).ok_or_else(|| {
+            RouterError::not_found(
+                &target,
+                format!("Rollout {}/{} names it in route.name", self.namespace, self.rollout),
+            )
         })?;
         let mut rules = list(before, "/spec/http").to_vec();
         let selected = self.selected(&rules, input)?;

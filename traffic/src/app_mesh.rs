@@ -60,9 +60,8 @@ impl AppMesh {
     }
 
     fn find<'o>(&self, objects: &'o Objects, target: &ObjectRef) -> Result<&'o Value, RouterError> {
-        objects.get(target).ok_or_else(|| RouterError::NotFound {
-            target: target.clone(),
-            expected: format!("Rollout {}/{} moves its traffic", self.namespace, self.rollout),
+        objects.get(target).ok_or_else(|| {
+            RouterError::not_found(target, format!("Rollout {}/{} moves its traffic", self.namespace, self.rollout))
         })
     }
 

@@ -196,9 +196,8 @@ impl Router for GatewayApi {
             || !input.header_routes.is_empty()
             || !input.mirror_routes.is_empty();
         for route in &routes {
-            let before = input.objects.get(&route.target).ok_or_else(|| RouterError::NotFound {
-                target: route.target.clone(),
-                expected: format!("Rollout {} moves its traffic", self.key()),
+            let before = input.objects.get(&route.target).ok_or_else(|| {
+                RouterError::not_found(&route.target, format!("Rollout {} moves its traffic", self.key()))
             })?;
             let mut after = before.clone();
             let edit = rules::Edit {

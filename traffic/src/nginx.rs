@@ -123,9 +123,11 @@ impl Router for Nginx {
         let mut plan = Plan::default();
         for stable_name in &self.stable {
             let stable_target = self.target(stable_name);
-            let stable = input.objects.get(&stable_target).ok_or_else(|| RouterError::NotFound {
-                target: stable_target.clone(),
-                expected: format!("Rollout {}/{} names it as stable Ingress", self.namespace, self.rollout),
+            let stable = input.objects.get(&stable_target).ok_or_else(|| {
+                RouterError::not_found(
+                    &stable_target,
+                    format!("Rollout {}/{} names it as stable Ingress", self.namespace, self.rollout),
+                )
             })?;
             let target = self.target(&self.canary_name(stable_name));
             let mut spec = json!({ "rules": self.rules(stable, &stable_target, input)? });

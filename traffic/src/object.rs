@@ -73,15 +73,15 @@ pub struct Objects(pub BTreeMap<ObjectRef, Value>);
 pub enum Refused {
     /// The object to create is there already.
     #[error("{0} already exists")]
-    AlreadyExists(ObjectRef),
+    AlreadyExists(Box<ObjectRef>),
     /// The object to change is not there.
     #[error("{0} does not exist")]
-    NotFound(ObjectRef),
+    NotFound(Box<ObjectRef>),
     /// The object was changed since it was read.
     #[error("{target} is at resourceVersion {found:?}, the write expects {expected:?}")]
     Conflict {
         /// The object.
-        target: ObjectRef,
+        target: Box<ObjectRef>,
         /// Its resourceVersion.
         found: String,
         /// The resourceVersion that the write is based on.
@@ -109,7 +109,7 @@ impl Objects {
         match write {
             Write::Create { target, object } => {
                 if self.0.contains_key(target) {
-                    return Err(Refused::AlreadyExists(target.clone()));
+                    return Err(Refused::AlreadyExists(Box::new(target.clone())));
                 }
                 let mut object = object.clone();
                 let metadata = entry(&mut object, "metadata");
@@ -118,13 +118,13 @@ impl Objects {
                 self.0.insert(target.clone(), object);
             }
             Write::Patch { target, patch } => {
-                let object = self.0.get_mut(target).ok_or_else(|| Refused::NotFound(target.clone()))?;
+                let object = self.0.get_mut(target).ok_or_else(|| Refused::NotFound(Box::new(target.clone())))?;
                 let version = text(object, "/metadata/resourceVersion").unwrap_or_default().to_owned();
                 if let Some(expected) = text(patch, "/metadata/resourceVersion")
                     && expected != version
                 {
                     return Err(Refused::Conflict {
-                        target: target.clone(),
+                        target: Box::new(target.clone()),
                         found: version,
                         expected: expected.to_owned(),
                     });
@@ -139,7 +139,7 @@ impl Objects {
                 metadata.insert("generation".to_owned(), (generation + i64::from(changed)).into());
             }
             Write::Delete { target, .. } => {
-                self.0.remove(target).ok_or_else(|| Refused::NotFound(target.clone()))?;
+                self.0.remove(target).ok_or_else(|| Refused::NotFound(Box::new(target.clone())))?;
             }
         }
         Ok(())

@@ -133,7 +133,7 @@ pub enum RouterError {
     #[error("{target} does not exist: {expected}")]
     NotFound {
         /// The object.
-        target: ObjectRef,
+        target: Box<ObjectRef>,
         /// Who expects it.
         expected: String,
     },
@@ -141,7 +141,7 @@ pub enum RouterError {
     #[error("{target}: {field}: found {found}, expected {expected}")]
     Unfit {
         /// The object.
-        target: ObjectRef,
+        target: Box<ObjectRef>,
         /// Path of the field.
         field: String,
         /// What is there.
@@ -170,13 +170,22 @@ pub enum RouterError {
 }
 
 impl RouterError {
+    pub(crate) fn not_found(target: &ObjectRef, expected: impl Into<String>) -> Self {
+        Self::NotFound { target: Box::new(target.clone()), expected: expected.into() }
+    }
+
     pub(crate) fn unfit(
         target: &ObjectRef,
         field: impl Into<String>,
         found: impl Into<String>,
         expected: impl Into<String>,
     ) -> Self {
-        Self::Unfit { target: target.clone(), field: field.into(), found: found.into(), expected: expected.into() }
+        Self::Unfit {
+            target: Box::new(target.clone()),
+            field: field.into(),
+            found: found.into(),
+            expected: expected.into(),
+        }
     }
 
     pub(crate) fn config(field: impl Into<String>, found: impl Into<String>, expected: impl Into<String>) -> Self {

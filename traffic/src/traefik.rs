@@ -38,9 +38,11 @@ impl Router for Traefik {
 
     fn plan(&self, input: &Input<'_>) -> Result<Plan, RouterError> {
         let mut plan = Plan::default();
-        let before = input.objects.get(&self.target).ok_or_else(|| RouterError::NotFound {
-            target: self.target.clone(),
-            expected: format!("Rollout {} names it in weightedTraefikServiceName", self.rollout),
+        let before = input.objects.get(&self.target).ok_or_else(|| {
+            RouterError::not_found(
+                &self.target,
+                format!("Rollout {} names it in weightedTraefikServiceName", self.rollout),
+            )
         })?;
         let mut services = list(before, "/spec/weighted/services").to_vec();
         let weights = [(input.canary_service, input.canary_weight), (input.stable_service, input.stable_weight())];
