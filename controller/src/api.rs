@@ -291,10 +291,7 @@ pub struct KubeApi {
 
 impl KubeApi {
     /// Calls through `client`; `observer` hears of every call's kind, verb and HTTP status.
-    pub fn new(
-        client: kube::Client,
-        observer: impl Fn(&Resource, &'static str, u16) + Send + Sync + 'static,
-    ) -> Self {
+    pub fn new(client: kube::Client, observer: impl Fn(&Resource, &'static str, u16) + Send + Sync + 'static) -> Self {
         Self { client, observer: std::sync::Arc::new(observer) }
     }
 
@@ -316,7 +313,11 @@ impl KubeApi {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(from_kube(error)),
         };
-        (self.observer)(resource, verb, result.as_ref().map_or_else(ApiError::code, |_| if verb == "create" { 201 } else { 200 }));
+        (self.observer)(
+            resource,
+            verb,
+            result.as_ref().map_or_else(ApiError::code, |_| if verb == "create" { 201 } else { 200 }),
+        );
         result
     }
 }
@@ -424,7 +425,8 @@ impl Api for KubeApi {
                 uri.push_str("?dryRun=All");
             }
             let body = object.to_string().into_bytes();
-            self.call(resource, "create", request("POST", uri).header("Content-Type", "application/json").body(body)).await
+            self.call(resource, "create", request("POST", uri).header("Content-Type", "application/json").body(body))
+                .await
         })
     }
 
@@ -463,7 +465,8 @@ impl Api for KubeApi {
         Box::pin(async move {
             let uri = resource.path(namespace, name, "");
             let body = object.to_string().into_bytes();
-            self.call(resource, "update", request("PUT", uri).header("Content-Type", "application/json").body(body)).await
+            self.call(resource, "update", request("PUT", uri).header("Content-Type", "application/json").body(body))
+                .await
         })
     }
 

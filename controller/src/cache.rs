@@ -33,7 +33,11 @@ impl Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() { write!(f, "{}", self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            write!(f, "{}", self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
     }
 }
 
@@ -54,6 +58,7 @@ pub struct Change<'a> {
 
 struct Entry {
     version: u64,
+    uid: Box<str>,
     bytes: Box<[u8]>,
     index: Box<[Box<str>]>,
     epoch: u64,
@@ -146,6 +151,16 @@ impl Store {
         keys.filter_map(|key| serde_json::from_slice(&state.entries.get(key)?.bytes).ok()).collect()
     }
 
+    /// The object's uid.
+    pub fn uid(&self, key: &Key) -> Option<String> {
+        read(&self.state).entries.get(key).map(|e| e.uid.to_string())
+    }
+
+    /// The keys of one namespace.
+    pub fn keys_in(&self, namespace: &str) -> Vec<Key> {
+        read(&self.state).entries.keys().filter(|k| &*k.namespace == namespace).cloned().collect()
+    }
+
     /// All keys.
     pub fn keys(&self) -> Vec<Key> {
         read(&self.state).entries.keys().cloned().collect()
@@ -186,6 +201,7 @@ impl Store {
             metadata.remove("managedFields");
         }
         let index: Vec<String> = (self.index_fn)(&object);
+        let uid = object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().into();
         let Ok(bytes) = serde_json::to_vec(&object) else { return };
         let (added, initial, touched) = {
             let mut state = write(&self.state);
@@ -209,7 +225,7 @@ impl Store {
                 state.index.entry(name.as_str().into()).or_default().insert(key.clone());
             }
             let index = index.into_iter().map(String::into_boxed_str).collect();
-            state.entries.insert(key.clone(), Entry { version, bytes: bytes.into(), index, epoch });
+            state.entries.insert(key.clone(), Entry { version, uid, bytes: bytes.into(), index, epoch });
             (added, initial, touched)
         };
         self.tell(Change { key: &key, object: Some(&object), index: &touched, added, initial });

@@ -116,7 +116,10 @@ async fn write_all(
         // Names sort in the order of the events, so that a list by name is a list by time.
         last = at.as_nanosecond().max(last + 1);
         let name = format!("{}.{last:x}", about.name);
-        match api.create(&resources::EVENT, namespace, &object(&about, &event, component, &name, namespace, &time), false).await {
+        match api
+            .create(&resources::EVENT, namespace, &object(&about, &event, component, &name, namespace, &time), false)
+            .await
+        {
             Ok(_) => {
                 if known.len() >= REMEMBERED {
                     known.clear();

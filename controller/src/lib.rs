@@ -1,6 +1,13 @@
 //! The controllers: each observes the cluster, decides purely, and acts thinly.
 
+mod analysis_shim;
 pub mod api;
 pub mod cache;
+pub mod context;
 pub mod events;
+pub mod lease;
+pub mod metrics;
+pub mod options;
+pub mod rollout;
+pub mod run;
 pub mod worker;

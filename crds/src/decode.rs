@@ -21,48 +21,55 @@ pub struct Dropped {
 const MAX_DROPPED: usize = 64;
 
 /// Reads `value` as `T`, leaving out fields that do not fit. Returns the default of `T` when nothing can be read.
-pub fn lenient<T: DeserializeOwned + Default>(value: Value) -> (T, Vec<Dropped>) {
-    let mut value = value;
+pub fn lenient<T: DeserializeOwned + Default>(mut value: Value) -> (T, Vec<Dropped>) {
+    let (decoded, dropped) = attempt(&mut value);
+    (decoded.unwrap_or_default(), dropped)
+}
+
+/// The value itself without the fields that do not fit `T`; fields that `T` does not know stay.
+pub fn cleaned<T: DeserializeOwned>(mut value: Value) -> (Value, Vec<Dropped>) {
+    let (_, dropped) = attempt::<T>(&mut value);
+    (value, dropped)
+}
+
+fn attempt<T: DeserializeOwned>(value: &mut Value) -> (Option<T>, Vec<Dropped>) {
     let mut dropped = Vec::new();
     while dropped.len() < MAX_DROPPED {
-        let failure = match serde_path_to_error::deserialize::<_, T>(&value) {
-            Ok(decoded) => return (decoded, dropped),
+        let failure = match serde_path_to_error::deserialize::<_, T>(&*value) {
+            Ok(decoded) => return (Some(decoded), dropped),
             Err(error) => error,
         };
         let path = failure.path().clone();
-        dropped.push(Dropped { path: path.to_string(), reason: failure.inner().to_string() });
-        if !remove(&mut value, &path) {
+        let removed = remove(value, &path);
+        // A null says no more than an absent field: templates leave an empty `key:` behind.
+        if removed != Some(Value::Null) {
+            dropped.push(Dropped { path: path.to_string(), reason: failure.inner().to_string() });
+        }
+        if removed.is_none() {
             break;
         }
     }
-    (T::default(), dropped)
+    (None, dropped)
 }
 
-/// Removes what `path` names. An element of a list is removed with the list's later elements moving up. False when the
-/// path names nothing that can be removed.
-fn remove(value: &mut Value, path: &Path) -> bool {
+/// Removes what `path` names and returns it. An element of a list is removed with the list's later elements moving up.
+/// None when the path names nothing that can be removed.
+fn remove(value: &mut Value, path: &Path) -> Option<Value> {
     let segments: Vec<&Segment> =
         path.iter().filter(|s| matches!(s, Segment::Map { .. } | Segment::Seq { .. })).collect();
-    let Some((last, parents)) = segments.split_last() else { return false };
+    let (last, parents) = segments.split_last()?;
     let mut at = value;
     for segment in parents {
-        let next = match segment {
+        at = match segment {
             Segment::Map { key } => at.get_mut(key.as_str()),
             Segment::Seq { index } => at.get_mut(*index),
             _ => None,
-        };
-        match next {
-            Some(next) => at = next,
-            None => return false,
-        }
+        }?;
     }
     match (last, at) {
-        (Segment::Map { key }, Value::Object(map)) => map.remove(key.as_str()).is_some(),
-        (Segment::Seq { index }, Value::Array(list)) if *index < list.len() => {
-            list.remove(*index);
-            true
-        }
-        _ => false,
+        (Segment::Map { key }, Value::Object(map)) => map.remove(key.as_str()),
+        (Segment::Seq { index }, Value::Array(list)) if *index < list.len() => Some(list.remove(*index)),
+        _ => None,
     }
 }
 
@@ -96,6 +103,14 @@ mod tests {
         assert_eq!(outer.list[2].number, Some(3));
         let paths: Vec<_> = dropped.iter().map(|d| d.path.as_str()).collect();
         assert_eq!(paths, ["inner.number", "list[1].number", "list[2].text"]);
+    }
+
+    #[test]
+    fn a_null_is_an_absent_field() {
+        let (outer, dropped) =
+            lenient::<Outer>(json!({"inner": null, "list": [null, {"number": null, "text": "kept"}]}));
+        assert_eq!(dropped, []);
+        assert_eq!(outer.list, [Inner { number: None, text: Some("kept".into()) }]);
     }
 
     #[test]

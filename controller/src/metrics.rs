@@ -1,0 +1,299 @@
+//! The process's metrics, under the peers' names so that dashboards and alerts go on working.
+//!
+//! Series name objects only where dashboards need them, and go with their object; nothing else has a label whose values
+//! grow with use.
+
+use crate::api::Resource;
+use crate::cache::Key;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+use tidegate_crds::rollout::{Rollout, RolloutStatus};
+
+/// Upper bounds of the histograms, in seconds.
+const BUCKETS: [f64; 11] = [0.01, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// What a family of series measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Histogram {
+    buckets: [u64; BUCKETS.len()],
+    count: u64,
+    sum: f64,
+}
+
+#[derive(Clone, Debug)]
+enum Value {
+    Number(f64),
+    Histogram(Box<Histogram>),
+}
+
+struct Family {
+    help: &'static str,
+    kind: Kind,
+    /// Labels in the exposition format to the value.
+    series: BTreeMap<String, Value>,
+}
+
+/// The process's metrics.
+#[derive(Default)]
+pub struct Metrics {
+    families: Mutex<BTreeMap<&'static str, Family>>,
+}
+
+/// Labels of a series.
+pub type Labels<'a> = &'a [(&'a str, &'a str)];
+
+impl Metrics {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Family>> {
+        self.families.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn update(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        kind: Kind,
+        labels: Labels<'_>,
+        change: impl FnOnce(&mut Value),
+    ) {
+        let mut families = self.lock();
+        let family = families.entry(name).or_insert_with(|| Family { help, kind, series: BTreeMap::new() });
+        let empty = if kind == Kind::Histogram { Value::Histogram(Box::default()) } else { Value::Number(0.0) };
+        change(family.series.entry(text_of(labels)).or_insert(empty));
+    }
+
+    /// Adds to a counter.
+    pub fn count(&self, name: &'static str, help: &'static str, labels: Labels<'_>, by: f64) {
+        self.update(name, help, Kind::Counter, labels, |value| {
+            if let Value::Number(number) = value {
+                *number += by;
+            }
+        });
+    }
+
+    /// Sets a gauge.
+    pub fn set(&self, name: &'static str, help: &'static str, labels: Labels<'_>, to: f64) {
+        self.update(name, help, Kind::Gauge, labels, |value| *value = Value::Number(to));
+    }
+
+    /// Adds an observation in seconds to a histogram.
+    pub fn observe(&self, name: &'static str, help: &'static str, labels: Labels<'_>, seconds: f64) {
+        self.update(name, help, Kind::Histogram, labels, |value| {
+            let Value::Histogram(histogram) = value else { return };
+            for (bound, bucket) in BUCKETS.iter().zip(&mut histogram.buckets) {
+                *bucket += u64::from(seconds <= *bound);
+            }
+            histogram.count += 1;
+            histogram.sum += seconds;
+        });
+    }
+
+    /// Removes the series of the families that begin with `prefix` and carry all of `labels`.
+    pub fn forget(&self, prefix: &str, labels: Labels<'_>) {
+        let parts: Vec<String> = labels.iter().map(|(key, value)| pair(key, value)).collect();
+        for (name, family) in self.lock().iter_mut() {
+            if name.starts_with(prefix) {
+                family.series.retain(|series, _| !parts.iter().all(|part| series.split('\u{1}').any(|p| p == part)));
+            }
+        }
+    }
+
+    /// All series in the Prometheus text format.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        for (name, family) in self.lock().iter() {
+            let kind = match family.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram => "histogram",
+            };
+            let _ = writeln!(text, "# HELP {name} {}\n# TYPE {name} {kind}", family.help);
+            for (labels, value) in &family.series {
+                let labels = labels.replace('\u{1}', ",");
+                match value {
+                    Value::Number(number) if labels.is_empty() => {
+                        let _ = writeln!(text, "{name} {number}");
+                    }
+                    Value::Number(number) => {
+                        let _ = writeln!(text, "{name}{{{labels}}} {number}");
+                    }
+                    Value::Histogram(histogram) => {
+                        let comma = if labels.is_empty() { "" } else { "," };
+                        for (bound, bucket) in BUCKETS.iter().zip(&histogram.buckets) {
+                            let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {bucket}");
+                        }
+                        let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {}", histogram.count);
+                        let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
+                        let _ = writeln!(text, "{name}_sum{labels} {}", histogram.sum);
+                        let _ = writeln!(text, "{name}_count{labels} {}", histogram.count);
+                    }
+                }
+            }
+        }
+        text
+    }
+
+    /// A call to the API server.
+    pub fn api_call(&self, resource: &Resource, verb: &str, code: u16) {
+        let code = code.to_string();
+        let labels = [
+            ("kind", resource.plural.as_ref()),
+            ("namespace", ""),
+            ("name", ""),
+            ("verb", verb),
+            ("status_code", &code),
+        ];
+        self.count("controller_clientset_k8s_request_total", "Calls to the API server.", &labels, 1.0);
+    }
+
+    /// An event was told.
+    pub fn event(&self, kind: &str, namespace: &str, name: &str, warning: bool, reason: &str) {
+        let labels = [
+            ("namespace", namespace),
+            ("name", name),
+            ("type", if warning { "Warning" } else { "Normal" }),
+            ("reason", reason),
+        ];
+        let family = match kind {
+            "Rollout" => "rollout_events_total",
+            "AnalysisRun" => "analysis_run_events_total",
+            "Experiment" => "experiment_events_total",
+            _ => "application_events_total",
+        };
+        self.count(family, "Events told.", &labels, 1.0);
+    }
+
+    /// A pass over a Rollout ended.
+    pub fn rollout_reconciled(&self, key: &Key, took: Duration, failed: bool) {
+        let labels = [("namespace", &*key.namespace), ("name", &*key.name)];
+        self.observe("rollout_reconcile", "Seconds that a pass over a Rollout took.", &labels, took.as_secs_f64());
+        self.count(
+            "rollout_reconcile_error",
+            "Passes over a Rollout that failed.",
+            &labels,
+            if failed { 1.0 } else { 0.0 },
+        );
+    }
+
+    /// What a Rollout's status tells now.
+    pub fn rollout_decided(&self, key: &Key, rollout: &Rollout, status: &RolloutStatus) {
+        let object = [("namespace", &*key.namespace), ("name", &*key.name)];
+        let (strategy, router) = match (&rollout.spec.strategy.canary, &rollout.spec.strategy.blue_green) {
+            (Some(canary), _) => ("canary", canary.traffic_routing.as_ref().map_or("", router_name)),
+            (_, Some(_)) => ("blueGreen", ""),
+            _ => ("", ""),
+        };
+        let phase = metric_phase(status);
+        self.forget("rollout_info", &object);
+        self.forget("rollout_phase", &object);
+        let mut labels = object.to_vec();
+        labels.extend([("strategy", strategy), ("traffic_router", router), ("phase", phase)]);
+        self.set("rollout_info", "Rollouts by strategy, router and phase.", &labels, 1.0);
+        let mut labels = object.to_vec();
+        labels.extend([("strategy", strategy), ("phase", phase)]);
+        self.set("rollout_phase", "Rollouts by phase; rollout_info takes its place.", &labels, 1.0);
+        let desired = rollout.spec.replicas.unwrap_or(1);
+        let available = status.available_replicas.unwrap_or(0);
+        for (name, help, value) in [
+            ("rollout_info_replicas_desired", "Pods that a Rollout is to have.", desired),
+            ("rollout_info_replicas_available", "Available pods of a Rollout.", available),
+            (
+                "rollout_info_replicas_unavailable",
+                "Pods of a Rollout that are not available.",
+                status.replicas.unwrap_or(0) - available,
+            ),
+            (
+                "rollout_info_replicas_updated",
+                "Pods of a Rollout's newest version.",
+                status.updated_replicas.unwrap_or(0),
+            ),
+        ] {
+            self.set(name, help, &object, f64::from(value));
+        }
+    }
+
+    /// A Rollout is gone, and its series with it.
+    pub fn forget_rollout(&self, key: &Key) {
+        self.forget("rollout_", &[("namespace", &key.namespace), ("name", &key.name)]);
+    }
+}
+
+fn router_name(routing: &tidegate_crds::rollout::TrafficRouting) -> &'static str {
+    match routing {
+        r if r.istio.is_some() => "Istio",
+        r if r.nginx.is_some() => "Nginx",
+        r if r.alb.is_some() => "ALB",
+        r if r.smi.is_some() => "SMI",
+        r if r.ambassador.is_some() => "Ambassador",
+        r if r.app_mesh.is_some() => "AppMesh",
+        r if r.traefik.is_some() => "Traefik",
+        r if r.apisix.is_some() => "Apisix",
+        r if r.plugins.contains_key(tidegate_traffic::GATEWAY_API_PLUGIN) => "GatewayAPI",
+        _ => "",
+    }
+}
+
+/// The phase in the words of the metrics.
+fn metric_phase(status: &RolloutStatus) -> &'static str {
+    let reason = |wanted: &str| status.conditions.iter().any(|c| c.reason == wanted);
+    if status.conditions.iter().any(|c| c.type_ == "InvalidSpec") {
+        "InvalidSpec"
+    } else if reason("RolloutAborted") {
+        "Abort"
+    } else if reason("ProgressDeadlineExceeded") {
+        "Timeout"
+    } else if reason("ReplicaSetCreateError") {
+        "Error"
+    } else {
+        match status.phase.as_deref() {
+            Some("Healthy") => "Completed",
+            Some("Paused") => "Paused",
+            Some("Degraded") => "Error",
+            _ => "Progressing",
+        }
+    }
+}
+
+fn pair(key: &str, value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("{key}=\"{value}\"")
+}
+
+/// Labels, joined by a sign that no value has; [`Metrics::render`] makes commas of it.
+fn text_of(labels: Labels<'_>) -> String {
+    labels.iter().map(|(key, value)| pair(key, value)).collect::<Vec<_>>().join("\u{1}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renders_the_text_format_and_forgets_with_the_object() {
+        let metrics = Metrics::default();
+        metrics.count("a_total", "A.", &[("x", "1,\"2\"")], 2.0);
+        metrics.set("rollout_info", "R.", &[("namespace", "n"), ("name", "one"), ("phase", "Paused")], 1.0);
+        metrics.set("rollout_info", "R.", &[("namespace", "n"), ("name", "two"), ("phase", "Paused")], 1.0);
+        metrics.observe("h", "H.", &[], 0.2);
+        metrics.forget_rollout(&Key::new("n", "one"));
+        let text = metrics.render();
+        assert!(text.contains("a_total{x=\"1,\\\"2\\\"\"} 2\n"), "{text}");
+        assert!(
+            !text.contains("name=\"one\"")
+                && text.contains("rollout_info{namespace=\"n\",name=\"two\",phase=\"Paused\"} 1")
+        );
+        assert!(
+            text.contains("h_bucket{le=\"0.25\"} 1\n")
+                && text.contains("h_bucket{le=\"0.15\"} 0\n")
+                && text.contains("h_count 1")
+        );
+    }
+}

@@ -1,0 +1,426 @@
+//! The canary strategy: step by step, with and without traffic routing.
+
+use super::decision::{Action, Stage};
+use super::pass::{Pass, later};
+use super::replicas::{self, Count};
+use super::snapshot::ReplicaSet;
+use super::{analyses, experiments, traffic};
+use crate::events::Event;
+use tidegate_crds::keys;
+use tidegate_crds::rollout::{Canary, CanaryStep};
+
+/// Seconds for which an old stable version, or an aborted canary, stays when nothing else is said.
+const DEFAULT_DELAY_SECONDS: i64 = 30;
+
+/// Where the steps stand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Position {
+    /// Index of the current step; the number of steps when all are done.
+    pub index: usize,
+    /// Number of steps.
+    pub count: usize,
+}
+
+pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary) {
+    let at = position(pass, canary);
+    pass.status.current_step_index = (at.count > 0).then_some(at.index as i32);
+    progress_of_first_deployment(pass);
+    let routed = canary.traffic_routing.is_some();
+
+    let targets = targets(pass, canary, at, routed);
+    let halted = pass.halted();
+    if !halted || pass.resized() || pass.status.abort {
+        if routed {
+            scale_routed(pass, canary, targets, halted);
+        } else {
+            scale_basic(pass, canary, targets);
+        }
+    }
+    for rs in [pass.new_rs(), pass.stable_rs()].into_iter().flatten() {
+        if !halted || pass.resized() {
+            pass.remember_replicas(rs);
+        }
+    }
+    let counts_reached = !pass.scaled && at_counts(pass, canary, targets, routed);
+    switch_services(pass, canary, halted);
+    let routing = traffic::run(pass, canary, at, counts_reached);
+    experiments::run(pass, canary, at);
+    analyses::canary(pass, canary, at);
+    if !halted && !pass.status.abort {
+        advance(pass, canary, at, counts_reached, &routing);
+    }
+    if pass.status.abort && !pass.promoted() {
+        pass.status.current_step_index = (at.count > 0).then_some(0);
+        pass.clear_pauses();
+    }
+    promote_when_done(pass, canary, at, counts_reached, &routing);
+}
+
+/// The current step, within the bounds of the steps. The first deployment and a full promotion are past all of them.
+fn position(pass: &mut Pass<'_>, canary: &Canary) -> Position {
+    let count = replicas::steps(canary).len();
+    let mut index = usize::try_from(pass.status.current_step_index.unwrap_or(0)).unwrap_or(0).min(count);
+    if pass.stable_hash().is_empty() || pass.promoted() {
+        index = count;
+        pass.status.promote_full &= !pass.promoted();
+    } else if pass.status.abort {
+        index = 0;
+    } else if pass.status.promote_full {
+        index = count;
+        pass.clear_pauses();
+    }
+    Position { index, count }
+}
+
+fn progress_of_first_deployment(pass: &mut Pass<'_>) {
+    if pass.stable_hash().is_empty() && pass.resumed() {
+        pass.status.controller_pause = false;
+    }
+}
+
+/// How many pods canary and stable are to have.
+fn targets(pass: &Pass<'_>, canary: &Canary, at: Position, routed: bool) -> (i32, i32) {
+    let total = pass.replicas();
+    if pass.stable_hash().is_empty() || pass.promoted() {
+        return (total, 0);
+    }
+    let max = replicas::max_weight(canary);
+    let weight = if pass.status.abort { 0 } else { replicas::weight_at(canary, at.index) };
+    if !routed {
+        let (surge, _) = replicas::bounds(canary.max_surge.as_ref(), canary.max_unavailable.as_ref(), total);
+        return replicas::split(total, weight, max, surge);
+    }
+    let floor = canary.min_pods_per_replica_set.unwrap_or(0).min(total);
+    let at_least = |pods: i32| if pods > 0 { pods.max(floor) } else { 0 };
+    let scale = replicas::scale_at(canary, at.index).filter(|_| !pass.status.abort);
+    let new = match scale {
+        Some(scale) => match (scale.replicas, scale.weight) {
+            (Some(pods), _) => pods,
+            (None, Some(weight)) => replicas::share(weight, total, 100),
+            (None, None) => replicas::share(weight, total, max),
+        },
+        None => replicas::share(weight, total, max),
+    };
+    let stable = if canary.dynamic_stable_scale && !pass.status.abort {
+        // Never fewer than what it really serves.
+        let weights = pass.status.canary.weights.as_ref();
+        let served = weights.map_or(max, |w| (max - w.canary.weight).max(w.stable.weight));
+        replicas::share(max - weight, total, max).max(replicas::share(served, total, max))
+    } else {
+        total
+    };
+    (at_least(new), at_least(stable))
+}
+
+fn count(rs: Option<&ReplicaSet>) -> Count {
+    rs.map_or_else(Count::default, |rs| Count { spec: rs.replicas, available: rs.available.min(rs.replicas) })
+}
+
+/// Without routing the ratio of pods is the weight, and every pod carries traffic.
+fn scale_basic(pass: &mut Pass<'_>, canary: &Canary, targets: (i32, i32)) {
+    let total = pass.replicas();
+    let bounds = replicas::bounds(canary.max_surge.as_ref(), canary.max_unavailable.as_ref(), total);
+    let (new, stable) = (pass.new_rs(), pass.stable_rs().filter(|_| !pass.promoted()));
+    let others: Vec<_> = pass.others().into_iter().filter(|rs| rs.replicas > 0).collect();
+    let old: Vec<_> = others.iter().map(|rs| count(Some(rs))).collect();
+    let to = replicas::advance(total, bounds, targets, count(new), count(stable), &old);
+    if let Some(rs) = stable {
+        pass.scale(rs, to.stable);
+        pass.keep(rs);
+    }
+    scale_new(pass, to.canary);
+    for (rs, size) in others.into_iter().zip(to.old) {
+        pass.scale(rs, size);
+    }
+}
+
+/// Scales the ReplicaSet of the current template, also when it is only being created.
+fn scale_new(pass: &mut Pass<'_>, to: i32) {
+    match pass.new_rs() {
+        Some(rs) => {
+            pass.scale(rs, to);
+            if !pass.status.abort {
+                pass.keep(rs);
+            }
+        }
+        None if to > 0 => {
+            let rs =
+                ReplicaSet { name: pass.new_name.clone(), labels: hash_label(&pass.hash), ..ReplicaSet::default() };
+            pass.scale(&rs, to);
+        }
+        None => {}
+    }
+}
+
+pub(crate) fn hash_label(hash: &str) -> std::collections::BTreeMap<String, String> {
+    [(keys::POD_TEMPLATE_HASH.to_owned(), hash.to_owned())].into()
+}
+
+/// With routing the stable version stays whole, and capacity comes before traffic and goes after it.
+fn scale_routed(pass: &mut Pass<'_>, canary: &Canary, (new, stable): (i32, i32), halted: bool) {
+    if let Some(rs) = pass.stable_rs().filter(|_| !pass.promoted()) {
+        pass.scale(rs, stable);
+        pass.keep(rs);
+    }
+    if pass.status.abort && !pass.promoted() {
+        shrink_aborted(pass, canary);
+    } else {
+        scale_new(pass, new);
+    }
+    if !halted {
+        shrink_others(pass, canary);
+    }
+}
+
+/// An aborted canary stays as it is until its traffic is gone and its time is over, and never grows again.
+fn shrink_aborted(pass: &mut Pass<'_>, canary: &Canary) {
+    let Some(rs) = pass.new_rs() else { return };
+    let weight = pass.status.canary.weights.as_ref().map_or(0, |w| w.canary.weight);
+    if weight > 0 || rs.replicas == 0 {
+        return;
+    }
+    let delay = i64::from(canary.abort_scale_down_delay_seconds.map_or(DEFAULT_DELAY_SECONDS as i32, |d| d));
+    if delay == 0 {
+        return;
+    }
+    match rs.deadline() {
+        Some(deadline) if deadline <= pass.now => pass.scale(rs, 0),
+        Some(deadline) => pass.wake_at(deadline),
+        None => pass.delay_scale_down(rs, delay),
+    }
+}
+
+/// Old versions: one that was stable waits for its deadline, one that never was goes when nothing refers to it.
+fn shrink_others(pass: &mut Pass<'_>, canary: &Canary) {
+    let mut others: Vec<_> = pass.others().into_iter().filter(|rs| rs.replicas > 0).collect();
+    others.sort_by_key(|rs| std::cmp::Reverse(rs.deadline()));
+    let limit = canary.scale_down_delay_revision_limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(0));
+    let mut waiting = 0;
+    for rs in others {
+        if traffic::refers_to(pass, rs.hash()) {
+            continue;
+        }
+        match rs.deadline().filter(|_| !canary.dynamic_stable_scale) {
+            Some(deadline) if deadline > pass.now && waiting < limit => {
+                waiting += 1;
+                pass.wake_at(deadline);
+            }
+            _ => pass.scale(rs, 0),
+        }
+    }
+}
+
+/// Canary and stable have the pods that the current step asks for.
+fn at_counts(pass: &Pass<'_>, canary: &Canary, (new, stable): (i32, i32), routed: bool) -> bool {
+    let Some(rs) = pass.new_rs() else { return false };
+    if !replicas::reached(canary.replica_progress_threshold.as_ref(), rs.replicas, rs.available, new) {
+        return false;
+    }
+    let old_available = pass.others().iter().any(|rs| rs.available > 0);
+    if !routed && old_available {
+        return false;
+    }
+    match pass.stable_rs().filter(|_| !pass.promoted()) {
+        Some(rs) if routed => rs.replicas >= stable && rs.current >= stable,
+        Some(rs) => rs.replicas == stable && rs.current == stable,
+        None => true,
+    }
+}
+
+/// Lets the Services select the pods of their version.
+fn switch_services(pass: &mut Pass<'_>, canary: &Canary, halted: bool) {
+    let Some((canary_service, stable_service)) = traffic::services(pass, canary) else { return };
+    let stable_hash = pass.stable_hash().to_owned();
+    if !stable_hash.is_empty() {
+        switch(pass, &stable_service, &stable_hash);
+    }
+    if halted && !pass.status.abort {
+        return;
+    }
+    let weight = pass.status.canary.weights.as_ref().map_or(0, |w| w.canary.weight);
+    let back_to_stable = pass.status.abort && (canary.traffic_routing.is_none() || weight == 0);
+    let hash = if back_to_stable && !stable_hash.is_empty() { stable_hash } else { pass.hash.clone() };
+    if pass.status.abort && !back_to_stable {
+        return;
+    }
+    switch(pass, &canary_service, &hash);
+}
+
+/// Lets a Service select the pods with `hash`, as soon as there are some. A Service that nobody managed so far waits for
+/// all of them: it may be carrying another workload's traffic.
+pub(crate) fn switch(pass: &mut Pass<'_>, name: &str, hash: &str) -> bool {
+    let Some(service) = pass.snapshot.services.get(name) else { return false };
+    if service.hash() == hash && service.managed_by.as_deref() == Some(pass.rollout().name()) {
+        return true;
+    }
+    let Some(rs) = pass.rs_by_hash(hash) else { return false };
+    let needed = if service.managed_by.is_none() { rs.replicas.max(1) } else { 1 };
+    if rs.available < needed && pass.replicas() > 0 {
+        return false;
+    }
+    let from = service.hash().to_owned();
+    pass.act(Stage::Traffic, Action::SelectService { name: name.to_owned(), hash: hash.to_owned() });
+    if from != hash {
+        pass.tell(Event::normal(
+            "SwitchService",
+            format!("Switched selector for service '{name}' from '{from}' to '{hash}'"),
+        ));
+        pass.because(format!("switches Service {name} to {hash}"));
+    }
+    true
+}
+
+/// Moves on from the current step, and over all that are done at once.
+fn advance(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_reached: bool, routing: &traffic::Outcome) {
+    let mut index = at.index;
+    while let Some(step) = replicas::steps(canary).get(index) {
+        let first = index == at.index;
+        // Counts and weights were looked at for the first step of the pass only.
+        let ready = first && counts_reached && routing.settled;
+        let done = step_done(pass, step, ready, first);
+        if !done {
+            if !first {
+                pass.wake_at(pass.now);
+            }
+            break;
+        }
+        pass.tell(Event::normal(
+            "RolloutStepCompleted",
+            format!("Rollout step {}/{} completed ({})", index + 1, at.count, describe(step)),
+        ));
+        if step.pause.is_some() {
+            pass.tell(Event::normal("RolloutResumed", "Rollout is resumed"));
+        }
+        index += 1;
+    }
+    if index != at.index {
+        pass.because(format!("step {} of {} is next", index + 1, at.count));
+        pass.status.current_step_index = Some(index as i32);
+        pass.status.canary.current_step_analysis_run_status = None;
+        pass.status.canary.current_experiment = None;
+        // What the next step needs (pods, runs) is made by the next pass, which the status write brings.
+        pass.wake_at(pass.now);
+    }
+}
+
+/// The step is complete. A pause begins here when it is due.
+fn step_done(pass: &mut Pass<'_>, step: &CanaryStep, ready: bool, first: bool) -> bool {
+    if step.set_weight.is_some() || step.set_canary_scale.is_some() {
+        return ready;
+    }
+    if let Some(pause) = &step.pause {
+        return pause_done(pass, pause, first);
+    }
+    if step.experiment.is_some() {
+        return first && experiments::succeeded(pass);
+    }
+    if step.analysis.is_some() {
+        return first && analyses::step_succeeded(pass);
+    }
+    // Routes are set by the traffic pass of this index; a step without a kind has nothing to wait for.
+    (step.set_header_route.is_none() && step.set_mirror_route.is_none() && step.plugin.is_none())
+        || (first && ready_route(step))
+}
+
+fn ready_route(step: &CanaryStep) -> bool {
+    step.set_header_route.is_some() || step.set_mirror_route.is_some()
+}
+
+fn pause_done(pass: &mut Pass<'_>, pause: &tidegate_crds::rollout::Pause, first: bool) -> bool {
+    if first && pass.resumed() {
+        pass.status.controller_pause = false;
+        pass.status.pause_conditions = None;
+        return true;
+    }
+    let duration = pause.parse().ok().flatten();
+    if duration.is_some_and(|d| d.is_zero()) {
+        return true;
+    }
+    match pass.pause("CanaryPauseStep").map(|p| p.start_time.0) {
+        None => {
+            pass.add_pause("CanaryPauseStep");
+            if let Some(duration) = duration {
+                pass.wake_after(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX));
+            }
+            false
+        }
+        Some(start) => {
+            let Some(duration) = duration else { return false };
+            let end = later(start, i64::try_from(duration.as_secs()).unwrap_or(i64::MAX));
+            if end <= pass.now {
+                pass.clear_pauses();
+                return true;
+            }
+            pass.wake_at(end);
+            false
+        }
+    }
+}
+
+/// A step in the words of its event.
+pub(crate) fn describe(step: &CanaryStep) -> String {
+    if let Some(weight) = step.set_weight {
+        return format!("setWeight: {weight}");
+    }
+    if let Some(pause) = &step.pause {
+        return match &pause.duration {
+            None => "pause".to_owned(),
+            Some(tidegate_crds::IntOrString::Int(seconds)) => format!("pause: {seconds}s"),
+            Some(tidegate_crds::IntOrString::String(text)) => format!("pause: {text}"),
+        };
+    }
+    if let Some(scale) = &step.set_canary_scale {
+        return match (scale.weight, scale.replicas) {
+            (Some(weight), _) => format!("setCanaryScale{{weight: {weight}}}"),
+            (None, Some(pods)) => format!("setCanaryScale{{replicas: {pods}}}"),
+            (None, None) => format!("setCanaryScale{{matchTrafficWeight: {}}}", scale.match_traffic_weight),
+        };
+    }
+    match step {
+        CanaryStep { experiment: Some(_), .. } => "experiment".to_owned(),
+        CanaryStep { analysis: Some(_), .. } => "analysis".to_owned(),
+        CanaryStep { set_header_route: Some(route), .. } => format!("setHeaderRoute: {}", route.name),
+        CanaryStep { set_mirror_route: Some(route), .. } => format!("setMirrorRoute: {}", route.name),
+        CanaryStep { plugin: Some(plugin), .. } => format!("plugin: {}", plugin.name),
+        _ => "invalid".to_owned(),
+    }
+}
+
+/// Makes the canary the stable version when all steps are done and all its pods are there.
+fn promote_when_done(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts: bool, routing: &traffic::Outcome) {
+    if pass.promoted() || at.index < at.count || pass.status.abort || pass.halted() {
+        return;
+    }
+    let Some(new) = pass.new_rs() else { return };
+    let total = pass.replicas();
+    if !replicas::reached(canary.replica_progress_threshold.as_ref(), new.replicas, new.available, total) {
+        return;
+    }
+    let first = pass.stable_hash().is_empty();
+    let in_window = super::revisions::in_rollback_window(pass);
+    let full = pass.status.promote_full;
+    if !first && !full && !in_window && (!counts || !routing.settled) {
+        return;
+    }
+    let reason = if first {
+        "Initial deploy".to_owned()
+    } else if full {
+        "Full promotion requested".to_owned()
+    } else if in_window {
+        "Rollback within window".to_owned()
+    } else {
+        format!("Completed all {} canary steps", at.count)
+    };
+    if let Some(old) = pass.stable_rs()
+        && canary.traffic_routing.is_some()
+        && !canary.dynamic_stable_scale
+    {
+        let delay = canary.scale_down_delay_seconds.map_or(DEFAULT_DELAY_SECONDS, i64::from);
+        pass.delay_scale_down(old, delay);
+    }
+    if canary.ping_pong.is_some() {
+        traffic::swap_ping_pong(pass);
+    }
+    super::conditions::promoted(pass, &reason);
+    pass.wake_at(pass.now);
+}

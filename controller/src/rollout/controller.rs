@@ -1,0 +1,208 @@
+//! Wires the Rollout controller: what wakes it, and one reconciliation.
+
+use super::observe::{observe, owner_keys};
+use super::{act, decide};
+use crate::cache::Key;
+use crate::context::{Context, Interest, Writer, managed, naming};
+use crate::events::{About, Event};
+use crate::metrics::Metrics;
+use crate::worker::{Failure, Next, Queue};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tidegate_crds::rollout::Rollout;
+use tidegate_traffic::RouterOptions;
+
+/// The Rollout controller.
+pub struct Controller {
+    context: Context,
+    queue: Arc<Queue>,
+    /// Services that may have lost their Rollout.
+    services: Arc<Queue>,
+    interest: Arc<Interest>,
+    router_options: RouterOptions,
+    metrics: Arc<Metrics>,
+    /// Invalid Rollouts and what was said of them, so that it is not said again.
+    greeted: Mutex<BTreeSet<String>>,
+}
+
+impl Controller {
+    /// A controller that hears of every change in the stores from now on.
+    pub fn new(context: Context, router_options: RouterOptions, metrics: Arc<Metrics>) -> Arc<Self> {
+        let controller = Arc::new(Self {
+            context,
+            queue: Queue::new(),
+            services: Queue::new(),
+            interest: Arc::default(),
+            router_options,
+            metrics,
+            greeted: Mutex::default(),
+        });
+        controller.listen();
+        controller
+    }
+
+    /// The keys that wait for this controller.
+    pub fn queue(&self) -> &Arc<Queue> {
+        &self.queue
+    }
+
+    fn listen(self: &Arc<Self>) {
+        let stores = Arc::clone(&self.context.stores);
+        let this = Arc::clone(self);
+        stores.rollouts.on_change(move |change| {
+            match change.object {
+                Some(object) => this.greet(change.key, object, change.initial),
+                None => this.gone(change.key),
+            }
+            // Services that it named before or names now.
+            for index in change.index {
+                if let Some(name) = index.strip_prefix(&format!("Service/{}/", change.key.namespace)) {
+                    this.services.add(Key::new(&change.key.namespace, name));
+                }
+            }
+            this.queue.add(change.key.clone());
+        });
+        let own = |queue: &Arc<Queue>| {
+            let queue = Arc::clone(queue);
+            let owner_of = Arc::clone(&self.context.stores.rollouts);
+            move |change: crate::cache::Change<'_>| match change.object {
+                Some(object) => owner_keys(object).into_iter().for_each(|key| queue.add(key)),
+                // Its owner's uid stands in the index; the owner is found by it.
+                None => {
+                    for key in owner_of.keys_in(&change.key.namespace) {
+                        let uid = owner_of.uid(&key);
+                        if uid.is_some_and(|uid| change.index.contains(&crate::context::owned_by(&uid))) {
+                            queue.add(key);
+                        }
+                    }
+                }
+            }
+        };
+        stores.replica_sets.on_change(own(&self.queue));
+        stores.analysis_runs.on_change(own(&self.queue));
+        stores.experiments.on_change(own(&self.queue));
+        let this = Arc::clone(self);
+        stores.services.on_change(move |change| {
+            this.wake_naming("Service", change.key);
+            this.services.add(change.key.clone());
+        });
+        let this = Arc::clone(self);
+        stores.analysis_templates.on_change(move |change| this.wake_naming("AnalysisTemplate", change.key));
+        let this = Arc::clone(self);
+        stores
+            .cluster_analysis_templates
+            .on_change(move |change| this.wake_naming("ClusterAnalysisTemplate", change.key));
+        let this = Arc::clone(self);
+        stores.on_demand.on_change(move |resource, change| {
+            for key in this.interest.of(resource, change.key) {
+                this.queue.add(key);
+            }
+        });
+    }
+
+    fn wake_naming(&self, kind: &str, object: &Key) {
+        for key in self.context.stores.rollouts.keys_by_index(&naming(kind, &object.namespace, &object.name)) {
+            self.queue.add(key);
+        }
+    }
+
+    /// Tells that a Rollout came under this controller's eyes, once in its life.
+    fn greet(&self, key: &Key, object: &Value, initial: bool) {
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let known =
+            object.pointer("/status/observedGeneration").is_some() || initial && object.pointer("/status").is_some();
+        let uid = text("/metadata/uid");
+        let first = self.greeted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(uid.clone());
+        let labels = super::snapshot::text_map(object.pointer("/metadata/labels"));
+        if first && !known && self.context.is_ours(Some(&labels)) {
+            let about = about(&key.namespace, &key.name, &uid);
+            let message = format!("Rollout resource added to informer: {key}");
+            self.context.recorder.tell(&about, [Event::normal("RolloutAddedToInformer", message)]);
+        }
+    }
+
+    fn gone(&self, key: &Key) {
+        self.interest.forget(key);
+        self.metrics.forget_rollout(key);
+        for service in self.context.stores.services.keys_by_index(&managed(&key.namespace, &key.name)) {
+            self.services.add(service);
+        }
+    }
+
+    /// Works until the queues are closed.
+    pub async fn run(self: Arc<Self>) {
+        let options = Arc::clone(&self.context.options);
+        let (this, resync) = (Arc::clone(&self), options.resync);
+        let rollouts = crate::worker::run("rollout", Arc::clone(&self.queue), options.rollout_workers, move |key| {
+            let this = Arc::clone(&this);
+            async move {
+                let next = this.reconcile(&key).await?;
+                // Everything is looked at again now and then; a status that is right is not written.
+                Ok(Next::after(next.after.map_or(resync, |after| after.min(resync))))
+            }
+        });
+        let this = Arc::clone(&self);
+        let services = crate::worker::run("service", Arc::clone(&self.services), options.service_workers, move |key| {
+            let this = Arc::clone(&this);
+            async move { super::services::release(&this.context, &key).await }
+        });
+        tokio::join!(rollouts, services);
+    }
+
+    /// No more work is begun.
+    pub fn close(&self) {
+        self.queue.close();
+        self.services.close();
+    }
+
+    /// One pass over one Rollout.
+    ///
+    /// # Errors
+    /// When something could not be read or written.
+    pub async fn reconcile(&self, key: &Key) -> Result<Next, Failure> {
+        let begun = Instant::now();
+        let result = self.pass(key).await;
+        self.metrics.rollout_reconciled(key, begun.elapsed(), result.is_err());
+        result
+    }
+
+    async fn pass(&self, key: &Key) -> Result<Next, Failure> {
+        let Some(snapshot) = observe(&self.context, &self.interest, &self.router_options, key).await? else {
+            return Ok(Next::WAIT);
+        };
+        if !self.context.is_ours(snapshot.rollout.metadata.labels.as_ref()) {
+            return Ok(Next::WAIT);
+        }
+        let now = Timestamp::now();
+        let decision = decide(&snapshot, now);
+        for why in &decision.why {
+            tracing::info!(namespace = %key.namespace, rollout = %key.name, "{why}");
+        }
+        let writer = Writer { api: self.context.api.as_ref(), stores: &self.context.stores };
+        act::act(&writer, &snapshot, &decision).await?;
+        self.metrics.rollout_decided(key, &snapshot.rollout, &decision.status);
+        let uid = snapshot.rollout.metadata.uid.clone().unwrap_or_default();
+        self.context.recorder.tell(&about(&key.namespace, &key.name, &uid), decision.events);
+        Ok(match decision.wake {
+            Some(at) => {
+                let wait = at.duration_since(now);
+                // A wake at once comes through the status write already; the floor keeps a mistake from spinning.
+                Next::after(Duration::try_from(wait).unwrap_or_default().max(Duration::from_millis(20)))
+            }
+            None => Next::WAIT,
+        })
+    }
+}
+
+fn about(namespace: &str, name: &str, uid: &str) -> About {
+    About {
+        api_version: tidegate_crds::API_VERSION.to_owned(),
+        kind: Rollout::KIND.to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        uid: uid.to_owned(),
+    }
+}

@@ -1,0 +1,245 @@
+//! Experiments of a Rollout: the one of the current step, and what its verdict means.
+
+use super::canary::Position;
+use super::decision::{Action, Stage};
+use super::pass::Pass;
+use super::replicas;
+use super::snapshot::ReplicaSet;
+use crate::analysis_shim::template as arguments;
+use serde_json::{Value, json};
+use tidegate_crds::analysis::AnalysisPhase;
+use tidegate_crds::experiment::Experiment;
+use tidegate_crds::keys;
+use tidegate_crds::rollout::{Canary, ExperimentStep, ExperimentStepTemplate};
+use tidegate_traffic::Destination;
+
+/// Keeps the current step's Experiment going and ends all others.
+pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position) {
+    let idle = pass.promoted() || pass.stable_hash().is_empty() || pass.status.abort || pass.status.promote_full;
+    let step = replicas::steps(canary).get(at.index).and_then(|s| s.experiment.as_ref()).filter(|_| !idle);
+    if let Some(step) = step {
+        keep(pass, step, at.index);
+    } else if !pass.status.abort {
+        pass.status.canary.current_experiment = None;
+    }
+    end_others(pass, step.is_some());
+}
+
+/// The Experiment that the status names.
+pub(crate) fn current<'a>(pass: &Pass<'a>) -> Option<&'a Experiment> {
+    let name = pass.status.canary.current_experiment.as_deref()?;
+    pass.snapshot.experiments.iter().find(|e| e.name() == name)
+}
+
+/// The current step's Experiment was successful.
+pub(crate) fn succeeded(pass: &Pass<'_>) -> bool {
+    current(pass).is_some_and(|e| e.status.phase == AnalysisPhase::Successful)
+}
+
+fn keep(pass: &mut Pass<'_>, step: &ExperimentStep, index: usize) {
+    let resumed = pass.resumed();
+    let before = current(pass);
+    let reuse = before.filter(|e| !(e.status.phase == AnalysisPhase::Inconclusive && resumed));
+    if resumed && before.is_some_and(|e| e.status.phase == AnalysisPhase::Inconclusive) {
+        pass.status.controller_pause = false;
+    }
+    if let Some(experiment) = reuse {
+        match experiment.status.phase {
+            AnalysisPhase::Failed | AnalysisPhase::Error => {
+                let why = experiment.status.message.clone().unwrap_or_default();
+                pass.abort(format!("Experiment analysis phase is error/failed: {why}"));
+            }
+            AnalysisPhase::Inconclusive => pass.add_pause("InconclusiveExperiment"),
+            _ => {}
+        }
+        return;
+    }
+    if pass.halted() || pass.new_rs().is_none() {
+        return;
+    }
+    let base = format!("{}-{}-{}-{index}", pass.rollout().name(), pass.hash, pass.revision);
+    let mut name = base.clone();
+    let mut attempt = 0;
+    while let Some(existing) = pass.snapshot.experiments.iter().find(|e| e.name() == name) {
+        if !existing.status.phase.completed() && !existing.spec.terminate && !pass.retried {
+            pass.status.canary.current_experiment = Some(name);
+            return;
+        }
+        attempt += 1;
+        name = format!("{base}.{attempt}");
+    }
+    match object(pass, step, index, &name) {
+        Ok(object) => {
+            pass.tell(crate::events::Event::normal("ExperimentCreated", format!("Created Experiment '{name}'")));
+            pass.because(format!("starts Experiment {name}"));
+            pass.act(Stage::Judge, Action::CreateExperiment { object });
+            pass.status.canary.current_experiment = Some(name);
+        }
+        Err(error) => {
+            let text =
+                format!("cannot make Experiment {name} from spec.strategy.canary.steps[{index}].experiment: {error}");
+            pass.tell(crate::events::Event::warning("ReconciliationError", text.clone()));
+            pass.because(text);
+            pass.wake_after(20);
+        }
+    }
+}
+
+fn object(pass: &Pass<'_>, step: &ExperimentStep, index: usize, name: &str) -> Result<Value, String> {
+    let rollout = pass.rollout();
+    let whole = serde_json::to_value(rollout).unwrap_or_default();
+    let mut templates = Vec::new();
+    for (i, template) in step.templates.iter().enumerate() {
+        templates.push(variant(pass, template).ok_or_else(|| {
+            format!("templates[{i}].specRef: found {:?}, expected \"stable\" or \"canary\"", template.spec_ref)
+        })?);
+    }
+    let mut analyses = Vec::new();
+    for analysis in &step.analyses {
+        let args = arguments::resolve_args(&analysis.args, &whole, pass.stable_hash(), &pass.hash)
+            .map_err(|error| error.to_string())?;
+        let mut entry = json!({"name": analysis.name, "templateName": analysis.template_name, "args": args});
+        if analysis.cluster_scope {
+            entry["clusterScope"] = true.into();
+        }
+        if analysis.required_for_completion {
+            entry["requiredForCompletion"] = true.into();
+        }
+        analyses.push(entry);
+    }
+    let mut spec = json!({"templates": templates, "analyses": analyses, "dryRun": step.dry_run});
+    if let Some(duration) = &step.duration {
+        spec["duration"] = duration.as_str().into();
+    }
+    if let Some(seconds) = step.scale_down_delay_seconds {
+        spec["scaleDownDelaySeconds"] = seconds.into();
+    }
+    if let Some(seconds) = rollout.spec.progress_deadline_seconds {
+        spec["progressDeadlineSeconds"] = seconds.into();
+    }
+    if let Some(metadata) = &step.analysis_run_metadata {
+        spec["analysisRunMetadata"] = json!(metadata);
+    }
+    let mut labels = json!({keys::POD_TEMPLATE_HASH: pass.hash, keys::STEP_INDEX: index.to_string()});
+    if !pass.snapshot.instance_id.is_empty() {
+        labels[keys::INSTANCE_ID] = pass.snapshot.instance_id.as_str().into();
+    }
+    Ok(json!({
+        "apiVersion": tidegate_crds::API_VERSION,
+        "kind": Experiment::KIND,
+        "metadata": {
+            "name": name,
+            "namespace": rollout.namespace(),
+            "labels": labels,
+            "annotations": {keys::REVISION: pass.revision.to_string()},
+            "ownerReferences": pass.owner_reference(),
+        },
+        "spec": spec,
+    }))
+}
+
+/// A variant: the pods of one version, with labels of its own.
+fn variant(pass: &Pass<'_>, template: &ExperimentStepTemplate) -> Option<Value> {
+    let rollout = pass.rollout();
+    let source: Value = match template.spec_ref.as_str() {
+        "canary" => rollout.spec.template.clone(),
+        "stable" => without_hash(pass.stable_rs()?),
+        _ => return None,
+    };
+    let mut pods = source;
+    if let Some(metadata) = &template.metadata {
+        for (part, map) in [("labels", &metadata.labels), ("annotations", &metadata.annotations)] {
+            for (key, value) in map {
+                super::template::set(&mut pods, &["metadata", part, key], value.as_str().into());
+            }
+        }
+    }
+    let mut selector =
+        serde_json::to_value(template.selector.as_ref().or(rollout.spec.selector.as_ref())).unwrap_or_default();
+    if template.selector.is_none()
+        && let Some(metadata) = &template.metadata
+    {
+        for (key, value) in &metadata.labels {
+            if selector.pointer("/matchLabels").and_then(|m| m.get(key)).is_some() {
+                super::template::set(&mut selector, &["matchLabels", key], value.as_str().into());
+            }
+        }
+    }
+    let mut variant = json!({"name": template.name, "template": pods, "selector": selector});
+    if let Some(pods) = template.replicas {
+        variant["replicas"] = pods.into();
+    }
+    if let Some(seconds) = rollout.spec.min_ready_seconds {
+        variant["minReadySeconds"] = seconds.into();
+    }
+    match (&template.service, template.weight) {
+        (Some(service), _) => variant["service"] = json!(service),
+        // Traffic needs a destination.
+        (None, Some(_)) => variant["service"] = json!({}),
+        (None, None) => {}
+    }
+    Some(variant)
+}
+
+fn without_hash(rs: &ReplicaSet) -> Value {
+    let mut template = rs.template.clone();
+    if let Some(labels) = template.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
+        labels.remove(keys::POD_TEMPLATE_HASH);
+    }
+    template
+}
+
+/// Where a running Experiment's share of the traffic goes.
+pub(crate) fn destinations(pass: &Pass<'_>, canary: &Canary, at: Position) -> Vec<Destination> {
+    let Some(step) = replicas::steps(canary).get(at.index).and_then(|s| s.experiment.as_ref()) else {
+        return Vec::new();
+    };
+    let Some(experiment) = current(pass).filter(|e| e.status.phase == AnalysisPhase::Running) else {
+        return Vec::new();
+    };
+    if pass.status.abort || pass.promoted() {
+        return Vec::new();
+    }
+    let weighted = step.templates.iter().filter_map(|t| Some((t.name.as_str(), t.weight?)));
+    weighted
+        .filter_map(|(name, weight)| {
+            let status = experiment.status.template_statuses.iter().find(|s| s.name == name)?;
+            (status.available_replicas > 0).then_some(())?;
+            Some(Destination {
+                service: status.service_name.clone()?,
+                hash: status.pod_template_hash.clone().unwrap_or_default(),
+                weight,
+            })
+        })
+        .collect()
+}
+
+/// Ends Experiments that are not wanted any more, and deletes those beyond the history limits.
+fn end_others(pass: &mut Pass<'_>, wanted: bool) {
+    let name = pass.status.canary.current_experiment.clone();
+    let mut finished = Vec::new();
+    for experiment in &pass.snapshot.experiments {
+        let current = name.as_deref() == Some(experiment.name());
+        if experiment.status.phase.completed() {
+            if !current {
+                finished.push(experiment);
+            }
+        } else if !experiment.spec.terminate && !(current && wanted) {
+            pass.because(format!("ends Experiment {}: it is not needed any more", experiment.name()));
+            pass.act(Stage::Judge, Action::TerminateExperiment { name: experiment.name().to_owned() });
+        }
+    }
+    let history = pass.rollout().spec.analysis.clone().unwrap_or_default();
+    for (successful, limit) in
+        [(true, history.successful_run_history_limit), (false, history.unsuccessful_run_history_limit)]
+    {
+        let limit = usize::try_from(limit.unwrap_or(5)).unwrap_or(0);
+        let mut kept: Vec<_> =
+            finished.iter().filter(|e| (e.status.phase == AnalysisPhase::Successful) == successful).collect();
+        kept.sort_by_key(|e| (e.metadata.creation_timestamp.as_ref().map(|t| t.0), e.name().to_owned()));
+        for experiment in kept.iter().take(kept.len().saturating_sub(limit)) {
+            let uid = experiment.metadata.uid.clone().unwrap_or_default();
+            pass.act(Stage::Clean, Action::DeleteExperiment { name: experiment.name().to_owned(), uid });
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The Rollout controller.
+
+pub mod act;
+mod analyses;
+mod blue_green;
+mod canary;
+mod conditions;
+mod controller;
+mod decide;
+mod decision;
+mod experiments;
+mod metadata;
+pub mod observe;
+mod pass;
+mod problems;
+pub mod replicas;
+mod restart;
+mod revisions;
+mod services;
+mod snapshot;
+mod template;
+mod traffic;
+mod workload;
+
+pub use controller::Controller;
+pub use decide::decide;
+pub use decision::{Action, Decision, ReplicaSetChange};
+pub use snapshot::{Pod, ReplicaSet, Service, Snapshot, TemplateSet, Workload, service_names, template_names};

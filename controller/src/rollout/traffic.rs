@@ -1,0 +1,248 @@
+//! How much traffic the canary gets now, and the routers' writes for it.
+
+use super::canary::Position;
+use super::decision::{Action, Stage};
+use super::pass::Pass;
+use super::replicas;
+use crate::events::Event;
+use std::collections::BTreeMap;
+use tidegate_crds::OwnerReference;
+use tidegate_crds::rollout::{Canary, Rollout, SetHeaderRoute, SetMirrorRoute, TrafficWeights, WeightDestination};
+use tidegate_traffic::Input;
+
+/// Seconds after which a weight that the data plane has not taken is looked at again.
+const VERIFY_SECONDS: i64 = 10;
+
+/// What came out of the traffic part of a pass.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    /// The data plane carries what the current step asks for.
+    pub settled: bool,
+}
+
+/// The Services of canary and stable, with ping-pong resolved. `None` when the Rollout names none.
+pub(crate) fn services(pass: &Pass<'_>, canary: &Canary) -> Option<(String, String)> {
+    if let Some(pair) = &canary.ping_pong {
+        let (ping, pong) = (pair.ping_service.clone(), pair.pong_service.clone());
+        let stable_is_ping = pass.status.canary.stable_ping_pong.as_deref() != Some("pong");
+        return Some(if stable_is_ping { (pong, ping) } else { (ping, pong) });
+    }
+    match (&canary.canary_service, &canary.stable_service) {
+        (None, None) => None,
+        (canary, stable) => Some((canary.clone().unwrap_or_default(), stable.clone().unwrap_or_default())),
+    }
+}
+
+/// The other one of the two Services is stable from now on.
+pub(crate) fn swap_ping_pong(pass: &mut Pass<'_>) {
+    let next = if pass.stable_hash().is_empty() || pass.status.canary.stable_ping_pong.as_deref() == Some("pong") {
+        "ping"
+    } else {
+        "pong"
+    };
+    pass.status.canary.stable_ping_pong = Some(next.to_owned());
+}
+
+/// Something that carries traffic still refers to the pods with `hash`.
+pub(crate) fn refers_to(pass: &Pass<'_>, hash: &str) -> bool {
+    let named = |w: &WeightDestination| w.pod_template_hash.as_deref() == Some(hash);
+    let weights = pass.status.canary.weights.as_ref();
+    weights.is_some_and(|w| named(&w.canary) || named(&w.stable) || w.additional.iter().any(named))
+        || pass.snapshot.services.values().any(|s| s.hash() == hash)
+}
+
+/// Header and mirror routes in force: the latest step of each name, at or before the current one.
+fn managed_routes(canary: &Canary, at: Position) -> (Vec<SetHeaderRoute>, Vec<SetMirrorRoute>) {
+    let steps = replicas::steps(canary);
+    let mut headers: BTreeMap<&str, &SetHeaderRoute> = BTreeMap::new();
+    let mut mirrors: BTreeMap<&str, &SetMirrorRoute> = BTreeMap::new();
+    if at.index < at.count {
+        for step in &steps[..=at.index] {
+            if let Some(route) = &step.set_header_route {
+                headers.insert(&route.name, route);
+            }
+            if let Some(route) = &step.set_mirror_route {
+                mirrors.insert(&route.name, route);
+            }
+        }
+    }
+    (
+        headers.into_values().filter(|r| !r.match_.is_empty()).cloned().collect(),
+        mirrors.into_values().filter(|r| !r.match_.is_empty()).cloned().collect(),
+    )
+}
+
+/// The weight that the canary is to have now.
+fn weight(pass: &Pass<'_>, canary: &Canary, at: Position, counts_reached: bool) -> i32 {
+    let max = replicas::max_weight(canary);
+    let recorded = pass.status.canary.weights.as_ref().map_or(0, |w| w.canary.weight);
+    let available = pass.new_rs().map_or(0, |rs| rs.available);
+    if pass.promoted() {
+        return 0;
+    }
+    if pass.status.abort {
+        return if canary.dynamic_stable_scale { stepping_down(pass, canary, recorded, max) } else { 0 };
+    }
+    if available == 0 {
+        return 0;
+    }
+    if pass.halted() {
+        return recorded;
+    }
+    let wanted = if pass.status.promote_full && !counts_reached {
+        recorded
+    } else if counts_reached {
+        replicas::weight_at(canary, at.index)
+    } else {
+        replicas::weight_before(canary, at.index).min(replicas::weight_at(canary, at.index).max(recorded))
+    };
+    let stable_available = pass.stable_rs().map_or(0, |rs| rs.available);
+    let total = pass.replicas();
+    // The stable version must be able to carry what is left for it, or at least what it carries already.
+    let rest = replicas::share(max - wanted, total, max);
+    if canary.dynamic_stable_scale && stable_available < rest && wanted < recorded {
+        return recorded;
+    }
+    if stable_available == 0 && wanted < max {
+        return if recorded > 0 { recorded } else { wanted };
+    }
+    wanted
+}
+
+/// With dynamicStableScale an abort gives traffic back only as stable pods come: down through the weights of the
+/// earlier steps, never up.
+fn stepping_down(pass: &Pass<'_>, canary: &Canary, recorded: i32, max: i32) -> i32 {
+    let total = pass.replicas();
+    let stable = pass.stable_rs().map_or(0, |rs| rs.available);
+    let mut levels: Vec<i32> = replicas::steps(canary).iter().filter_map(|s| s.set_weight).collect();
+    levels.push(0);
+    levels.retain(|l| *l < recorded && replicas::share(max - l, total, max) <= stable);
+    levels.into_iter().min().unwrap_or(recorded)
+}
+
+/// Brings the routers in line.
+pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_reached: bool) -> Outcome {
+    let settled = Outcome { settled: true };
+    if canary.traffic_routing.is_none() {
+        record_share(pass);
+        return settled;
+    }
+    if pass.stable_hash().is_empty() {
+        // Nothing to share before there is a first version.
+        return settled;
+    }
+    let routers = match tidegate_traffic::routers(
+        pass.rollout().name(),
+        pass.rollout().namespace(),
+        canary,
+        &pass.snapshot.router_options,
+    ) {
+        Ok(routers) => routers,
+        Err(error) => return failed(pass, &error),
+    };
+    let max = replicas::max_weight(canary);
+    let mut weight = weight(pass, canary, at, counts_reached);
+    let recorded = pass.status.canary.weights.clone();
+    let (canary_service, stable_service) = services(pass, canary).unwrap_or_default();
+    let stable_hash = pass.stable_hash().to_owned();
+    let promoted = pass.promoted();
+    // The stable Service must select the new pods before the weight goes back to it.
+    let stable_selected = pass.snapshot.services.get(&stable_service).is_none_or(|s| s.hash() == stable_hash);
+    if promoted && canary.ping_pong.is_none() && !stable_selected && !stable_service.is_empty() {
+        weight = recorded.as_ref().map_or(0, |w| w.canary.weight);
+        pass.wake_after(1);
+    }
+    let gone = promoted || (pass.status.abort && weight == 0);
+    let canary_hash = if gone { stable_hash.clone() } else { pass.hash.clone() };
+    let additional = super::experiments::destinations(pass, canary, at);
+    let no_canary = pass.new_rs().is_none_or(|rs| rs.available == 0);
+    let clean = promoted || pass.status.abort || pass.status.promote_full || no_canary;
+    let (headers, mirrors) = if clean { Default::default() } else { managed_routes(canary, at) };
+    let rollout = pass.rollout();
+    let owner = OwnerReference {
+        api_version: tidegate_crds::API_VERSION.to_owned(),
+        kind: Rollout::KIND.to_owned(),
+        name: rollout.name().to_owned(),
+        uid: rollout.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    };
+    let input = Input {
+        owner: &owner,
+        canary_service: &canary_service,
+        stable_service: &stable_service,
+        canary_weight: weight,
+        max_weight: max,
+        canary_hash: &canary_hash,
+        stable_hash: &stable_hash,
+        additional: &additional,
+        header_routes: &headers,
+        mirror_routes: &mirrors,
+        in_progress: !promoted,
+        objects: &pass.snapshot.routing,
+    };
+    let mut verified = None;
+    let mut pending = None;
+    let mut plans = Vec::new();
+    for router in &routers {
+        match router.plan(&input) {
+            Ok(plan) => plans.push(plan),
+            Err(error) => return failed(pass, &error),
+        }
+    }
+    for plan in plans {
+        for write in plan.writes {
+            pass.act(Stage::Traffic, Action::Route(write));
+        }
+        for event in plan.events {
+            let (reason, message) = (event.reason, event.message);
+            pass.tell(if event.warning { Event::warning(reason, message) } else { Event::normal(reason, message) });
+        }
+        if let Some(answer) = plan.verified {
+            verified = Some(verified.unwrap_or(true) && answer);
+        }
+        pending = pending.or(plan.pending);
+    }
+    let stable_weight = input.stable_weight();
+    let next = TrafficWeights {
+        canary: destination(&canary_service, &canary_hash, weight),
+        stable: destination(&stable_service, &stable_hash, stable_weight),
+        additional: additional.iter().map(|d| destination(&d.service, &d.hash, d.weight)).collect(),
+        verified,
+    };
+    let before = recorded.as_ref().map(|w| w.canary.weight);
+    if before != Some(weight) {
+        let from = before.unwrap_or(0);
+        if from != weight {
+            pass.tell(Event::normal("TrafficWeightUpdated", format!("Traffic weight updated from {from} to {weight}")));
+            pass.because(format!("gives the canary {weight} of {max} of the traffic (before: {from})"));
+        }
+    }
+    pass.status.canary.weights = Some(next);
+    if verified == Some(false) {
+        pass.because(pending.unwrap_or_else(|| "the data plane has not taken the weight yet".to_owned()));
+        pass.wake_after(VERIFY_SECONDS);
+    }
+    let wanted = if promoted || pass.status.abort { 0 } else { replicas::weight_at(canary, at.index) };
+    Outcome { settled: verified != Some(false) && weight == wanted }
+}
+
+fn destination(service: &str, hash: &str, weight: i32) -> WeightDestination {
+    WeightDestination {
+        weight,
+        service_name: (!service.is_empty()).then(|| service.to_owned()),
+        pod_template_hash: (!hash.is_empty()).then(|| hash.to_owned()),
+    }
+}
+
+fn failed(pass: &mut Pass<'_>, error: &tidegate_traffic::RouterError) -> Outcome {
+    pass.tell(Event::warning(error.event_reason(), error.to_string()));
+    pass.because(format!("cannot route: {error}"));
+    pass.wake_after(VERIFY_SECONDS);
+    Outcome { settled: false }
+}
+
+/// Without a router the weight is the share of pods; there is nothing to record.
+fn record_share(pass: &mut Pass<'_>) {
+    pass.status.canary.weights = None;
+}
