@@ -1,6 +1,5 @@
 //! The controllers: each observes the cluster, decides purely, and acts thinly.
 
-mod analysis_shim;
 pub mod api;
 pub mod cache;
 pub mod context;

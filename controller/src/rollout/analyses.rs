@@ -4,7 +4,7 @@ use super::canary::Position;
 use super::decision::{Action, Stage};
 use super::pass::Pass;
 use super::replicas;
-use crate::analysis_shim::template;
+use tidegate_analysis::template;
 use crate::events::Event;
 use serde_json::{Value, json};
 use tidegate_crds::analysis::{AnalysisPhase, AnalysisRun};

@@ -5,7 +5,7 @@ use super::decision::{Action, Stage};
 use super::pass::Pass;
 use super::replicas;
 use super::snapshot::ReplicaSet;
-use crate::analysis_shim::template as arguments;
+use tidegate_analysis::template as arguments;
 use serde_json::{Value, json};
 use tidegate_crds::analysis::AnalysisPhase;
 use tidegate_crds::experiment::Experiment;

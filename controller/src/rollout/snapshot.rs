@@ -1,6 +1,6 @@
 //! Everything that a decision about one Rollout looks at, as a plain value.
 
-use crate::analysis_shim::template::Templates;
+use tidegate_analysis::template::Templates;
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
