@@ -92,7 +92,7 @@ pub struct Generator {
 pub struct ListGenerator {
     /// One map of parameters for each Application.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::any_objects")]
+    #[schemars(schema_with = "schema::any_values")]
     pub elements: Vec<Value>,
     /// The same as YAML text, which may be a template.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -390,6 +390,19 @@ mod tests {
     }
 
     #[test]
+    fn every_field_may_be_null() {
+        for manifest in all() {
+            let plural = manifest["spec"]["names"]["plural"].clone();
+            walk("", schema_of(&manifest), &mut |path, schema| {
+                let own = [".apiVersion", ".kind", ".metadata", ".spec", ""].contains(&path) || path.ends_with("[]");
+                let scaled = plural == "rollouts" && path == ".spec.replicas";
+                let nullable = schema.get("nullable") == Some(&json!(true));
+                assert!(nullable || own || scaled, "{plural}{path} may not be null");
+            });
+        }
+    }
+
+    #[test]
     fn everything_has_a_description() {
         for manifest in all() {
             let plural = manifest["spec"]["names"]["plural"].clone();

@@ -22,6 +22,11 @@ pub fn any_objects(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "array", "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}})
 }
 
+/// A list of any JSON values.
+pub fn any_values(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "items": {"x-kubernetes-preserve-unknown-fields": true}})
+}
+
 /// A number or a string: what the API calls int-or-string.
 pub fn int_or_string(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"x-kubernetes-int-or-string": true})

@@ -99,6 +99,36 @@ fn used(prefix: &str, schema: &Value, value: &Value, out: &mut BTreeSet<String>)
     }
 }
 
+/// The indented blocks of a Markdown text, without their indentation.
+fn blocks(markdown: &str) -> Vec<String> {
+    let mut blocks = vec![String::new()];
+    for line in markdown.lines() {
+        match line.strip_prefix("    ") {
+            Some(code) => blocks.last_mut().unwrap().extend([code, "\n"]),
+            None if line.is_empty() => blocks.last_mut().unwrap().push('\n'),
+            None => blocks.push(String::new()),
+        }
+    }
+    blocks.iter().map(|block| block.trim_start_matches('\n').to_owned()).filter(|block| !block.is_empty()).collect()
+}
+
+#[test]
+fn the_manual_shows_manifests_that_fit() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for block in blocks(&text).iter().filter(|block| block.starts_with("apiVersion: argoproj.io/")) {
+            let object: Value =
+                serde_saphyr::from_str(block).unwrap_or_else(|error| panic!("{}: {error}\n{block}", path.display()));
+            let (written, dropped) = through_the_types(object.clone());
+            assert_eq!((dropped, written), (vec![], object), "{}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3, "found only {seen} manifests in the manual");
+}
+
 #[test]
 fn fixtures_use_every_field() {
     let mut by_kind: BTreeMap<String, Vec<Value>> = BTreeMap::new();
