@@ -1,0 +1,153 @@
+//! Tidegate's controller as a process of the test, in the cluster's network: started, stopped, killed and restarted.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::cluster::Cluster;
+use crate::process::{last_lines, output, poll_until};
+
+/// A running `tidegate controller`. Killed when dropped.
+pub struct Controller {
+    child: Option<Child>,
+    cluster: &'static Cluster,
+    args: Vec<String>,
+    log: tempfile::TempPath,
+}
+
+impl Cluster {
+    /// Starts `tidegate controller` with these arguments as the cluster's administrator. `TIDEGATE_BIN` names the
+    /// program; without it, the one of this working tree is built (once a run) and used.
+    pub fn start_controller(&'static self, args: &[&str]) -> Result<Controller> {
+        let log = tempfile::Builder::new().prefix("tidegate-controller-").suffix(".log").tempfile()?.into_temp_path();
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut controller = Controller { child: None, cluster: self, args, log };
+        controller.start()?;
+        Ok(controller)
+    }
+
+    /// A `tidegate` command for this cluster, such as `rollout promote …`.
+    pub fn tidegate(&self) -> Result<Command> {
+        Ok(self.command(&tidegate_program()?.to_string_lossy()))
+    }
+}
+
+/// The `tidegate` binary of this working tree.
+pub fn tidegate_program() -> Result<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    built.clone().map_err(|error| anyhow!("no tidegate to test: {error}"))
+}
+
+fn build() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("TIDEGATE_BIN") {
+        let path = PathBuf::from(path);
+        anyhow::ensure!(path.is_file(), "TIDEGATE_BIN={}: no such file", path.display());
+        return Ok(path);
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(crate::state::repository()).args([
+        "build",
+        "--quiet",
+        "--package",
+        "tidegate",
+        "--bin",
+        "tidegate",
+    ]);
+    output(&mut command).context("build tidegate")?;
+    crate::session::program("tidegate")
+}
+
+impl Controller {
+    fn start(&mut self) -> Result<()> {
+        let log = File::options().append(true).create(true).open(&self.log)?;
+        // Not through `nsenter`: a signal is to reach the controller itself, and the calling thread is inside already.
+        let mut command = Command::new(tidegate_program()?);
+        command.arg("controller").args(&self.args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        if let Some(kubeconfig) = self.cluster.kubeconfig() {
+            command.env("KUBECONFIG", kubeconfig);
+        }
+        for variable in crate::cluster::PROXIES {
+            command.env_remove(variable);
+        }
+        self.child = Some(command.spawn().context("start tidegate controller")?);
+        Ok(())
+    }
+
+    /// The controller's process, to look at its CPU time and memory.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Everything that the controller logged, over all its starts.
+    pub fn log(&self) -> String {
+        std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// The end of the log, for an error message.
+    pub fn log_tail(&self, lines: usize) -> String {
+        last_lines(&self.log(), lines)
+    }
+
+    /// Fails when the controller has ended by itself.
+    pub fn check_alive(&mut self) -> Result<()> {
+        let Some(child) = &mut self.child else { bail!("the controller was stopped") };
+        match child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("the controller ended with {status}:\n{}", self.log_tail(20)),
+        }
+    }
+
+    /// SIGKILL: ends it between any two of its writes.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut child) = self.child.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// SIGTERM, and waits for the end; fails when it takes longer than `timeout` or ends with another code than 0.
+    pub fn stop(&mut self, timeout: Duration) -> Result<()> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
+        let mut status = None;
+        poll_until(timeout, || {
+            status = child.try_wait().ok().flatten();
+            status.is_some()
+        });
+        match status {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => bail!("the controller ended with {status} on SIGTERM:\n{}", self.log_tail(20)),
+            None => {
+                child.kill()?;
+                child.wait()?;
+                bail!("the controller did not end within {timeout:?} after SIGTERM:\n{}", self.log_tail(20))
+            }
+        }
+    }
+
+    /// Starts it again, with the same arguments and the same log, after `kill` or `stop`.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill()?;
+        self.start()
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.kill().ok();
+        if std::thread::panicking() {
+            crate::process::say(&format!("--- the controller's log ---\n{}", self.log_tail(60)));
+        } else {
+            crate::session::keep_log("the controller's log", &self.log_tail(60));
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Traefik as the data plane: Gateway API and Ingress (its own class and nginx's annotations), in the cluster's network.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::netns::{NODE_IP, NetworkNamespace};
+use crate::sandbox::Sandbox;
+use crate::session;
+use crate::state::StateDir;
+
+/// Where requests come in, on every address of the cluster's network.
+pub const PORT: u16 = 80;
+/// Where Traefik tells of itself (`/ping`, `/api/rawdata`, `/metrics`).
+pub const API_PORT: u16 = 8088;
+/// Namespace and name of the Gateway to which routes of any namespace may attach.
+pub const GATEWAY: (&str, &str) = ("traefik", "web");
+/// The class of Ingresses that are read with nginx's annotations.
+pub const NGINX_CLASS: &str = "nginx";
+
+/// Installs the Gateway API, a GatewayClass `traefik` and a Gateway, and starts Traefik.
+pub fn start(state: &StateDir, sandbox: &Sandbox, program: &Path, crds: &Path) -> Result<()> {
+    let namespace = NetworkNamespace::of_cluster(&state.name);
+    let cluster = Cluster::find(&state.name)?;
+    session::in_cluster(&namespace, async || install_gateway_api(&cluster.client().await?, crds).await)?;
+    let token = token(state)?;
+    let authority = state.join("pki/ca.crt").display().to_string();
+    let mut args = vec![
+        "--log.level=INFO".to_owned(),
+        format!("--entrypoints.web.address=:{PORT}"),
+        format!("--entrypoints.traefik.address={NODE_IP}:{API_PORT}"),
+        "--api.insecure=true".to_owned(),
+        "--ping=true".to_owned(),
+        "--metrics.prometheus=true".to_owned(),
+        // The default of 2 s would be most of the time that a test waits for a new weight.
+        "--providers.providersthrottleduration=100ms".to_owned(),
+        format!("--providers.kubernetesgateway.statusaddress.ip={NODE_IP}"),
+        "--providers.kubernetesingress.ingressclass=traefik".to_owned(),
+        format!("--providers.kubernetesingressnginx.ingressclass={NGINX_CLASS}"),
+        "--global.checknewversion=false".to_owned(),
+        "--global.sendanonymoususage=false".to_owned(),
+    ];
+    for provider in ["kubernetesgateway", "kubernetesingress", "kubernetesingressnginx"] {
+        args.push(format!("--providers.{provider}=true"));
+        args.push(format!("--providers.{provider}.endpoint=https://{NODE_IP}:6443"));
+        args.push(format!("--providers.{provider}.token={token}"));
+        args.push(format!("--providers.{provider}.certauthfilepath={authority}"));
+        args.push(format!("--providers.{provider}.throttleduration=100ms"));
+    }
+    let mut component = sandbox.start_component("traefik", program, &args)?;
+    component.wait_ready(Duration::from_secs(30), || {
+        session::in_cluster(&namespace, async || {
+            let url = format!("http://{NODE_IP}:{API_PORT}/ping");
+            Ok(crate::http::client()?.get(url).send().await?.error_for_status().map(drop)?)
+        })
+        .is_ok()
+    })?;
+    session::in_cluster(&namespace, async || wait_programmed(&cluster.client().await?).await)
+}
+
+/// The administrator's token, as the kubeconfig has it.
+fn token(state: &StateDir) -> Result<String> {
+    let tokens = std::fs::read_to_string(state.join("tokens.csv"))?;
+    Ok(tokens.split(',').next().context("tokens.csv is empty")?.to_owned())
+}
+
+async fn install_gateway_api(client: &kube::Client, crds: &Path) -> Result<()> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let mut files: Vec<_> = std::fs::read_dir(crds)
+        .with_context(|| format!("the Gateway API's definitions in {}", crds.display()))?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .collect();
+    files.sort();
+    let mut names = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file)?;
+        // Beside the definitions there is a policy that guards upgrades, of no use here.
+        let Ok(value) = serde_saphyr::from_str::<Value>(&text) else { continue };
+        if value["kind"] != "CustomResourceDefinition" {
+            continue;
+        }
+        let name = value["metadata"]["name"].as_str().context("a definition has a name")?.to_owned();
+        api.patch(&name, &PatchParams::apply("tidegate-e2e").force(), &Patch::Apply(&value))
+            .await
+            .with_context(|| format!("apply {}", file.display()))?;
+        names.push(name);
+    }
+    for name in &names {
+        crate::wait_for(&format!("{name} to be served"), Duration::from_secs(30), async || {
+            let found = api.get(name).await?;
+            let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
+            let served = conditions.iter().any(|found| found.type_ == "Established" && found.status == "True");
+            anyhow::ensure!(served, "conditions {conditions:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    let (namespace, gateway) = GATEWAY;
+    let objects = [
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "traefik"},
+            "spec": {"controllerName": "traefik.io/gateway-controller"},
+        }),
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}),
+        json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+            "metadata": {"name": gateway, "namespace": namespace},
+            "spec": {"gatewayClassName": "traefik", "listeners": [{
+                "name": "http", "port": PORT, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}},
+            }]},
+        }),
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": NGINX_CLASS},
+            "spec": {"controller": "k8s.io/ingress-nginx"},
+        }),
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "traefik"},
+            "spec": {"controller": "traefik.io/ingress-controller"},
+        }),
+    ];
+    for object in objects {
+        crate::apply::apply(client, &object).await?;
+    }
+    Ok(())
+}
+
+async fn wait_programmed(client: &kube::Client) -> Result<()> {
+    let (namespace, name) = GATEWAY;
+    let kind = GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "Gateway");
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &ApiResource::from_gvk(&kind));
+    crate::wait_for("Traefik to take the Gateway", Duration::from_secs(30), async || {
+        let status = api.get(name).await?.data["status"].clone();
+        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        let programmed = conditions.iter().any(|found| found["type"] == "Programmed" && found["status"] == "True");
+        anyhow::ensure!(programmed, "status {status}");
+        Ok(())
+    })
+    .await
+}
