@@ -48,6 +48,8 @@ type helmRequest struct {
 type namedText struct {
 	Name string `json:"name"`
 	Text string `json:"text"`
+	// URL is where the text is, when it is not given.
+	URL string `json:"url"`
 }
 
 func renderHelm(files *hostFiles, req *helmRequest) ([]json.RawMessage, []string, error) {
@@ -55,7 +57,7 @@ func renderHelm(files *hostFiles, req *helmRequest) ([]json.RawMessage, []string
 	if err != nil {
 		return nil, nil, err
 	}
-	values, err := mergeValues(req)
+	values, err := mergeValues(files, req)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -105,13 +107,13 @@ func renderHelm(files *hostFiles, req *helmRequest) ([]json.RawMessage, []string
 		}
 	}
 	for _, manifest := range manifests {
-		documents = append(documents, namedText{manifest.Name, manifest.Content})
+		documents = append(documents, namedText{Name: manifest.Name, Text: manifest.Content})
 	}
 	for _, hook := range hooks {
 		if req.SkipTests && slices.Contains(hook.Events, release.HookTest) {
 			continue
 		}
-		documents = append(documents, namedText{hook.Path, hook.Manifest})
+		documents = append(documents, namedText{Name: hook.Path, Text: hook.Manifest})
 	}
 	var out []json.RawMessage
 	for _, document := range documents {
@@ -142,15 +144,23 @@ func split(name, content string) []namedText {
 	})
 	out := make([]namedText, len(keys))
 	for i, key := range keys {
-		out[i] = namedText{name, parts[key]}
+		out[i] = namedText{Name: name, Text: parts[key]}
 	}
 	return out
 }
 
 // mergeValues lays the values over each other as Helm's flags do: files in their order, then single values.
-func mergeValues(req *helmRequest) (map[string]any, error) {
+func mergeValues(files *hostFiles, req *helmRequest) (map[string]any, error) {
 	base := map[string]any{}
 	for _, document := range req.Values {
+		if document.URL != "" {
+			files.remote = true
+			text, err := fetch(document.URL)
+			if err != nil {
+				return nil, fmt.Errorf("values file %s: %w", document.Name, err)
+			}
+			document.Text = text
+		}
 		values, err := loader.LoadValues(strings.NewReader(document.Text))
 		if err != nil {
 			return nil, fmt.Errorf("failed to parse %s: %w", document.Name, err)

@@ -60,6 +60,20 @@ func pull(repositoryURL, name, version string, req *helmRequest) (*chart.Chart, 
 	return loader.LoadArchive(bytes.NewReader(data))
 }
 
+// fetch gets a values file over the network.
+func fetch(url string) (string, error) {
+	scheme, _, _ := strings.Cut(url, "://")
+	get, err := getter.All(cli.New()).ByScheme(scheme)
+	if err != nil {
+		return "", err
+	}
+	content, err := get.Get(url, getter.WithURL(url))
+	if err != nil {
+		return "", err
+	}
+	return content.String(), nil
+}
+
 // hide takes the password out of a text.
 func hide(text string, access repository) string {
 	for _, secret := range []string{access.Password, access.Key} {
