@@ -1,0 +1,512 @@
+//! What must hold after every write, whatever happens.
+//!
+//! The checks look at the truth of the simulated cluster (pods, Services, routes), not at what the controller believes.
+//! What went away by itself a moment ago is forgiven: no cache can know it yet.
+
+use crate::cluster::{Actor, Id, Kind, Millis, ROLLOUT, World, int, text};
+use crate::platform::available;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use tidegate_crds::keys;
+
+/// For how long a loss that nobody ordered, or a user's change, may not have reached the controller: a broken watch, its
+/// list, and calls that time out in one pass.
+const BLIND: Millis = 150_000;
+
+/// What the checks remember.
+#[derive(Debug, Default)]
+pub struct Invariants {
+    /// When pods of a hash went away by themselves.
+    lost: BTreeMap<String, Millis>,
+    /// Most pods of a hash that were available at one time.
+    most: BTreeMap<String, i64>,
+    /// `spec.replicas` of the Rollout as users set it.
+    sizes: Vec<(Millis, i64)>,
+    /// Images of the Rollout's template as users set them.
+    images: Vec<(Millis, String)>,
+    /// Values of fields that the controller writes, and how often one came back.
+    fields: BTreeMap<String, Flips>,
+    /// When anything but the controller last acted.
+    disturbed: Millis,
+    /// Fields that came back at most.
+    pub allowed_flips: usize,
+    /// The user moved from one strategy or set of steps to another.
+    pub spec_changed: Vec<Millis>,
+}
+
+#[derive(Debug, Default)]
+struct Flips {
+    last: Option<String>,
+    before: Option<String>,
+    count: usize,
+    since: Millis,
+}
+
+impl Invariants {
+    pub fn lost(&mut self, hash: &str, now: Millis) {
+        self.lost.insert(hash.to_owned(), now);
+        self.disturbed = now;
+    }
+
+    pub fn saw_available(&mut self, hash: &str, pods: i64) {
+        let most = self.most.entry(hash.to_owned()).or_default();
+        *most = (*most).max(pods);
+    }
+
+    pub fn disturbed(&mut self, now: Millis) {
+        self.disturbed = now;
+    }
+
+    fn lately_lost(&self, hash: &str, now: Millis) -> bool {
+        self.lost.get(hash).is_some_and(|at| now - at <= BLIND)
+    }
+
+    /// The smallest size that the controller may still believe in.
+    fn least_size(&self, now: Millis) -> i64 {
+        let mut least = i64::MAX;
+        for (i, (_, size)) in self.sizes.iter().enumerate() {
+            let until = self.sizes.get(i + 1).map_or(Millis::MAX, |(at, _)| *at);
+            if now - until.min(now) <= BLIND {
+                least = least.min(*size);
+            }
+        }
+        if least == i64::MAX { 1 } else { least }
+    }
+
+    fn lately_changed(&self, now: Millis) -> bool {
+        self.spec_changed.iter().any(|at| now - at <= BLIND)
+    }
+}
+
+/// Looks at a write.
+pub fn written(world: &mut World, actor: Actor, id: &Id, before: Option<&Value>, after: Option<&Value>) {
+    if actor != Actor::Controller {
+        remember(world, actor, id, before, after);
+        return;
+    }
+    if let Some(after) = after {
+        only_its_own(world, id, before, after);
+        flips(world, id, after);
+    }
+    match (id.0, before, after) {
+        (Kind::ReplicaSet, Some(before), Some(after)) => resized(world, before, after),
+        (Kind::ReplicaSet, Some(before), None) => deleted(world, before),
+        (Kind::Service, Some(before), Some(after)) => switched(world, &id.1, before, after),
+        (Kind::HttpRoute | Kind::Ingress, before, Some(after)) => routed(world, id, before, after),
+        (Kind::Rollout, Some(before), Some(after)) => status(world, before, after),
+        (Kind::Rollout | Kind::Service | Kind::HttpRoute, _, None) => {
+            world.violated(format!("7: deleted {} {}, which is the user's", id.0.as_str(), id.1));
+        }
+        _ => {}
+    }
+}
+
+/// Notes what users and the platform did.
+fn remember(world: &mut World, actor: Actor, id: &Id, before: Option<&Value>, after: Option<&Value>) {
+    let now = world.now;
+    let invariants = &mut world.invariants;
+    if actor == Actor::User {
+        invariants.disturbed = now;
+    }
+    let (Kind::Rollout, Some(after)) = (id.0, after) else { return };
+    let image = text(after, "/spec/template/spec/containers/0/image").to_owned();
+    if invariants.images.last().is_none_or(|(_, last)| *last != image) {
+        invariants.images.push((now, image));
+    }
+    let size = after.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
+    if invariants.sizes.last().is_none_or(|(_, last)| *last != size) {
+        invariants.sizes.push((now, size));
+    }
+    if before.is_some_and(|b| b["spec"]["strategy"] != after["spec"]["strategy"]) {
+        invariants.spec_changed.push(now);
+    }
+}
+
+fn hash_of(object: &Value) -> String {
+    text(&object["metadata"]["labels"], &format!("/{}", keys::POD_TEMPLATE_HASH)).to_owned()
+}
+
+/// Hash behind a Service.
+pub fn selected(world: &World, service: &str) -> String {
+    let service = world.get(Kind::Service, service).unwrap_or(&Value::Null);
+    text(&service["spec"]["selector"], &format!("/{}", keys::POD_TEMPLATE_HASH)).to_owned()
+}
+
+/// Weights by Service, as they stand in the route, the Ingress, or the blue-green strategy.
+fn service_weights(world: &World) -> Vec<(String, i64)> {
+    let rollout = world.rollout();
+    if let Some(blue_green) = rollout.pointer("/spec/strategy/blueGreen") {
+        return vec![(text(blue_green, "/activeService").to_owned(), 100)];
+    }
+    let Some(canary) = rollout.pointer("/spec/strategy/canary") else { return Vec::new() };
+    if canary.pointer("/trafficRouting/plugins").is_some() {
+        return world.get(Kind::HttpRoute, "route").map(route_weights).unwrap_or_default();
+    }
+    if canary.pointer("/trafficRouting/nginx").is_some() {
+        let (weight, max) = world.get(Kind::Ingress, "web-ingress-canary").map_or((0, 100), ingress_weight);
+        return vec![
+            (text(canary, "/canaryService").to_owned(), weight * 100 / max),
+            (text(canary, "/stableService").to_owned(), (max - weight) * 100 / max),
+        ];
+    }
+    Vec::new()
+}
+
+fn route_weights(route: &Value) -> Vec<(String, i64)> {
+    let rules = route.pointer("/spec/rules").and_then(Value::as_array);
+    let ours = rules.into_iter().flatten().filter(|rule| {
+        let backends = rule.get("backendRefs").and_then(Value::as_array).map_or(0, Vec::len);
+        backends >= 2 && text(rule, "/name") != "foreign"
+    });
+    let mut weights: Vec<(String, i64)> = Vec::new();
+    for backend in ours.flat_map(|rule| rule["backendRefs"].as_array().into_iter().flatten()) {
+        let weight = backend.get("weight").and_then(Value::as_i64).unwrap_or(1);
+        weights.push((text(backend, "/name").to_owned(), weight));
+    }
+    weights
+}
+
+fn ingress_weight(ingress: &Value) -> (i64, i64) {
+    let annotations = &ingress["metadata"]["annotations"];
+    let number = |name: &str| annotations[format!("nginx.ingress.kubernetes.io/{name}")].as_str()?.parse().ok();
+    (number("canary-weight").unwrap_or(0), number("canary-weight-total").unwrap_or(100))
+}
+
+/// Percent of the traffic by hash.
+pub fn shares(world: &World) -> BTreeMap<String, i64> {
+    let mut shares: BTreeMap<String, i64> = BTreeMap::new();
+    for (service, weight) in service_weights(world) {
+        let hash = selected(world, &service);
+        if weight > 0 && !hash.is_empty() {
+            *shares.entry(hash).or_default() += weight;
+        }
+    }
+    shares
+}
+
+fn is_routed(world: &World) -> bool {
+    world.rollout().pointer("/spec/strategy/canary/trafficRouting").is_some()
+}
+
+/// The user's `maxUnavailable`, resolved as the reference says, or 1 when nothing could move otherwise.
+fn unavailable(world: &World, total: i64) -> i64 {
+    let canary = &world.rollout()["spec"]["strategy"]["canary"];
+    let resolve = |field: &str, up: bool| match &canary[field] {
+        Value::Number(n) => n.as_i64().unwrap_or(0),
+        Value::String(percent) => {
+            let product = percent.trim_end_matches('%').parse::<i64>().unwrap_or(0) * total;
+            if up { (product + 99) / 100 } else { product / 100 }
+        }
+        _ if up => (25 * total + 99) / 100,
+        _ => 25 * total / 100,
+    };
+    match (resolve("maxSurge", true), resolve("maxUnavailable", false)) {
+        (0, 0) => 1,
+        (_, unavailable) => unavailable,
+    }
+}
+
+/// Pods of a ReplicaSet that serve and will go on serving.
+fn serving(world: &World, replica_set: &Value) -> i64 {
+    available(world, &hash_of(replica_set)).min(int(replica_set, "/spec/replicas"))
+}
+
+/// A ReplicaSet got another size.
+fn resized(world: &mut World, before: &Value, after: &Value) {
+    let (from, to) = (int(before, "/spec/replicas"), int(after, "/spec/replicas"));
+    if from == to {
+        return;
+    }
+    let hash = hash_of(after);
+    let name = text(after, "/metadata/name").to_owned();
+    let stable = text(world.rollout(), "/status/stableRS").to_owned();
+    if to > from {
+        grown(world, after, &hash, &stable, &name);
+        return;
+    }
+    let (now, least) = (world.now, world.invariants.least_size(world.now));
+    let share = shares(world).get(&hash).copied().unwrap_or(0);
+    if world.invariants.lately_changed(now) {
+        return;
+    }
+    let rollout = world.rollout();
+    if rollout.pointer("/spec/strategy/blueGreen").is_some() {
+        if share > 0 && to < least {
+            world.violated(format!("2: scaled {name} to {to} of {least} although the active Service selects it"));
+        }
+        return;
+    }
+    let canary = rollout["spec"]["strategy"]["canary"].clone();
+    if is_routed(world) {
+        if share == 0 {
+            return;
+        }
+        let floor = canary["minPodsPerReplicaSet"].as_i64().unwrap_or(0).min(least).max(1.min(least));
+        let needed = (share * least + 99) / 100;
+        let dynamic = canary["dynamicStableScale"] == true;
+        let sized_by_steps = canary["steps"].as_array().into_iter().flatten().any(|s| s.get("setCanaryScale").is_some());
+        let promise = if hash == stable && !dynamic {
+            least
+        } else if hash != stable && sized_by_steps {
+            floor
+        } else {
+            needed.max(floor)
+        };
+        if to < promise {
+            world.violated(format!("2: scaled {name} to {to} although it has {share} % of the traffic (needs {promise})"));
+        }
+        return;
+    }
+    // Without routing every pod carries traffic.
+    let others: i64 = world
+        .of_kind(Kind::ReplicaSet)
+        .filter(|(n, o)| **n != name && is_own(o))
+        .map(|(_, o)| serving(world, o))
+        .sum();
+    let (there, left) = (others + available(world, &hash).min(from), others + serving(world, after));
+    let promise = least - unavailable(world, least).max(unavailable(world, int(rollout, "/spec/replicas")));
+    let forgiven = world.invariants.lost.values().any(|at| now - at <= BLIND);
+    if left < there && left < promise && !forgiven {
+        world.violated(format!("2: scaled {name} from {from} to {to}: {left} pods serve of {promise} that were promised"));
+    }
+}
+
+/// Only the newest version and the stable one ever grow.
+fn grown(world: &mut World, after: &Value, hash: &str, stable: &str, name: &str) {
+    let now = world.now;
+    let image = text(after, "/spec/template/spec/containers/0/image");
+    let images = &world.invariants.images;
+    let current = images.iter().enumerate().any(|(i, (_, wanted))| {
+        let until = images.get(i + 1).map_or(Millis::MAX, |(at, _)| *at);
+        wanted == image && now - until.min(now) <= BLIND
+    });
+    if hash != stable && !current {
+        world.violated(format!("3: scaled {name} up, which is neither the newest nor the stable version"));
+    }
+}
+
+fn is_own(object: &Value) -> bool {
+    text(object, "/metadata/ownerReferences/0/name") == ROLLOUT
+}
+
+fn deleted(world: &mut World, before: &Value) {
+    let name = text(before, "/metadata/name").to_owned();
+    if !is_own(before) {
+        world.violated(format!("7: deleted ReplicaSet {name}, which is somebody else's"));
+    }
+    if int(before, "/spec/replicas") > 0 {
+        world.violated(format!("2: deleted ReplicaSet {name}, which still has pods"));
+    }
+    if hash_of(before) == text(world.rollout(), "/status/stableRS") {
+        world.violated(format!("2: deleted the stable ReplicaSet {name}"));
+    }
+}
+
+/// A destination got traffic that it did not have: somebody has to be there.
+fn must_serve(world: &mut World, hash: &str, what: &str) {
+    let now = world.now;
+    if hash.is_empty() || hash.starts_with("exp-") || available(world, hash) > 0 {
+        return;
+    }
+    let nobody = world.of_kind(Kind::ReplicaSet).filter(|(_, o)| is_own(o)).all(|(_, o)| serving(world, o) == 0);
+    if nobody || world.invariants.lately_lost(hash, now) || world.invariants.least_size(now) == 0 {
+        return;
+    }
+    world.violated(format!("1: {what} {hash}, which has no available pod"));
+}
+
+fn switched(world: &mut World, name: &str, before: &Value, after: &Value) {
+    let key = format!("/spec/selector/{}", keys::POD_TEMPLATE_HASH);
+    let (from, to) = (text(before, &key), text(after, &key).to_owned());
+    if from == to {
+        return;
+    }
+    let mut rest = (before["spec"]["selector"].clone(), after["spec"]["selector"].clone());
+    for selector in [&mut rest.0, &mut rest.1] {
+        if let Some(map) = selector.as_object_mut() {
+            map.remove(keys::POD_TEMPLATE_HASH);
+        }
+    }
+    if rest.0 != rest.1 {
+        world.violated(format!("7: changed the user's part of the selector of Service {name}"));
+    }
+    // Nobody but testers reaches the preview.
+    if text(world.rollout(), "/spec/strategy/blueGreen/previewService") != name {
+        must_serve(world, &to, &format!("switched Service {name} to"));
+        active_is_full(world, name, &to);
+    }
+    two_at_most(world);
+}
+
+/// The active Service switches only to a version that is there in full, unless it switches back after an abort.
+fn active_is_full(world: &mut World, name: &str, to: &str) {
+    let rollout = world.rollout();
+    if text(rollout, "/spec/strategy/blueGreen/activeService") != name || text(rollout, "/status/stableRS") == to {
+        return;
+    }
+    let (now, least) = (world.now, world.invariants.least_size(world.now));
+    let there = available(world, to);
+    if there < least && !world.invariants.lately_lost(to, now) && !world.invariants.lately_changed(now) {
+        world.violated(format!("2: switched the active Service to {to}, which has {there} of {least} pods"));
+    }
+}
+
+fn two_at_most(world: &mut World) {
+    let shares = shares(world);
+    let versions: Vec<&String> = shares.keys().filter(|h| !h.starts_with("exp-")).collect();
+    if versions.len() > 2 {
+        world.violated(format!("3: {} versions have traffic: {versions:?}", versions.len()));
+    }
+}
+
+fn routed(world: &mut World, id: &Id, before: Option<&Value>, after: &Value) {
+    let weights: fn(&Value) -> Vec<(String, i64)> = if id.0 == Kind::HttpRoute { route_weights } else { |i| {
+        let (weight, max) = ingress_weight(i);
+        vec![("canary".to_owned(), weight), ("stable".to_owned(), max - weight)]
+    } };
+    let (old, new) = (before.map(weights).unwrap_or_default(), weights(after));
+    let sum: i64 = new.iter().map(|(_, w)| w).sum();
+    let max = world.rollout().pointer("/spec/strategy/canary/trafficRouting/maxTrafficWeight").and_then(Value::as_i64);
+    let max = max.unwrap_or(100);
+    if sum != max || new.iter().any(|(_, w)| *w < 0) {
+        world.violated(format!("1: the weights of {} add up to {sum}, not {max}: {new:?}", id.1));
+    }
+    for (service, weight) in &new {
+        let had = old.iter().find(|(s, _)| s == service).map_or(0, |(_, w)| *w);
+        if *weight > had {
+            let hash = selected(world, service);
+            must_serve(world, &hash, &format!("raised the weight of {service} from {had} to {weight}:"));
+        }
+    }
+    if id.0 == Kind::HttpRoute {
+        let foreign = |route: Option<&Value>| {
+            let rules = route.and_then(|r| r.pointer("/spec/rules")).and_then(Value::as_array);
+            rules.into_iter().flatten().find(|r| text(r, "/name") == "foreign").cloned()
+        };
+        if foreign(before) != foreign(Some(after)) {
+            world.violated("7: changed a rule of the route that is not the Rollout's".to_owned());
+        }
+    }
+    two_at_most(world);
+}
+
+/// The Rollout's status.
+fn status(world: &mut World, before: &Value, after: &Value) {
+    let now = world.now;
+    if before["spec"] != after["spec"] && !before["spec"]["replicas"].is_null() {
+        world.violated("7: changed the user's spec of the Rollout".to_owned());
+    }
+    let (old, new) = (text(before, "/status/stableRS"), text(after, "/status/stableRS").to_owned());
+    if old != new {
+        let least = world.invariants.least_size(now);
+        let threshold = after.pointer("/spec/strategy/canary/replicaProgressThreshold");
+        let needed = match threshold.map(|t| (text(t, "/type").to_owned(), int(t, "/value"))) {
+            Some((kind, value)) if kind == "Percent" => (least * value + 99) / 100,
+            Some((_, value)) => value.min(least),
+            None => least,
+        };
+        let most = world.invariants.most.get(&new).copied().unwrap_or(0);
+        if most < needed && !world.invariants.lately_changed(now) {
+            world.violated(format!("2: made {new} the stable version; it never had more than {most} of {needed} pods"));
+        }
+        if new.is_empty() {
+            world.violated("2: forgot the stable version".to_owned());
+        }
+    }
+    if let Some(weights) = after.pointer("/status/canary/weights") {
+        let more = weights.get("additional").and_then(Value::as_array).into_iter().flatten();
+        let sum = int(weights, "/canary/weight") + int(weights, "/stable/weight")
+            + more.map(|d| int(d, "/weight")).sum::<i64>();
+        let max = after.pointer("/spec/strategy/canary/trafficRouting/maxTrafficWeight").and_then(Value::as_i64);
+        if sum != max.unwrap_or(100) && !world.invariants.lately_changed(now) {
+            world.violated(format!("1: the recorded weights add up to {sum}"));
+        }
+    }
+}
+
+/// Whether the object is one that the controller may write.
+fn only_its_own(world: &mut World, id: &Id, before: Option<&Value>, after: &Value) {
+    let own = match id.0 {
+        Kind::Rollout => id.1 == ROLLOUT,
+        Kind::ReplicaSet | Kind::AnalysisRun | Kind::Experiment => is_own(after),
+        Kind::Service => ["web-canary", "web-stable", "web-active", "web-preview"].contains(&id.1.as_str()),
+        Kind::HttpRoute => id.1 == "route",
+        Kind::Ingress => is_own(after),
+        Kind::Deployment => true,
+        Kind::AnalysisTemplate => false,
+    };
+    if !own {
+        world.violated(format!("7: wrote {} {}, which is somebody else's", id.0.as_str(), id.1));
+    }
+    let Some(before) = before else { return };
+    for part in ["labels", "annotations"] {
+        let kept = |o: &Value| o["metadata"][part]["user"].clone();
+        if kept(before) != kept(after) {
+            world.violated(format!("7: changed the user's {part} of {} {}", id.0.as_str(), id.1));
+        }
+    }
+}
+
+/// No field goes back and forth while nobody else does anything.
+fn flips(world: &mut World, id: &Id, after: &Value) {
+    let mut fields: Vec<(&str, String)> = Vec::new();
+    match id.0 {
+        Kind::ReplicaSet => {
+            fields.push(("/spec/replicas", after["spec"]["replicas"].to_string()));
+            fields.push(("deadline", after["metadata"]["annotations"][keys::SCALE_DOWN_DEADLINE].to_string()));
+        }
+        Kind::Service => fields.push(("selector", after["spec"]["selector"].to_string())),
+        Kind::HttpRoute => fields.push(("weights", format!("{:?}", route_weights(after)))),
+        Kind::Ingress => fields.push(("weight", format!("{:?}", ingress_weight(after)))),
+        Kind::Rollout => {
+            for field in ["/status/stableRS", "/status/abort", "/status/promoteFull", "/status/currentStepIndex"] {
+                fields.push((field, after.pointer(field).unwrap_or(&Value::Null).to_string()));
+            }
+            fields.push(("phase", text(after, "/status/phase").to_owned()));
+        }
+        _ => {}
+    }
+    let (disturbed, allowed, now) = (world.invariants.disturbed, world.invariants.allowed_flips, world.now);
+    let mut worst = None;
+    for (field, value) in fields {
+        let flips = world.invariants.fields.entry(format!("{} {} {field}", id.0.as_str(), id.1)).or_default();
+        if flips.last.as_ref() == Some(&value) {
+            continue;
+        }
+        if flips.since < disturbed {
+            *flips = Flips { since: now, last: flips.last.take(), ..Flips::default() };
+        }
+        if flips.before.as_ref() == Some(&value) {
+            flips.count += 1;
+        }
+        if flips.count > allowed {
+            worst = Some(format!("6: {field} of {} {} goes back and forth, now to {value}", id.0.as_str(), id.1));
+        }
+        flips.before = flips.last.replace(value);
+    }
+    if let Some(worst) = worst {
+        world.violated(worst);
+    }
+}
+
+/// A restart takes pods away a few at a time.
+pub fn evicted(world: &mut World, pod: &str) {
+    let now = world.now;
+    let Some(victim) = world.pods.get(pod).cloned() else { return };
+    if !victim.available(now) {
+        return;
+    }
+    let own: Vec<&Value> = world.of_kind(Kind::ReplicaSet).map(|(_, o)| o).filter(|o| is_own(o)).collect();
+    let missing: i64 = own.iter().map(|o| int(o, "/spec/replicas") - serving(world, o)).sum::<i64>() + 1;
+    let total = int(world.rollout(), "/spec/replicas");
+    let strategy = &world.rollout()["spec"]["strategy"];
+    let allowed = match strategy["canary"].is_null() {
+        true => 25 * total / 100,
+        false => unavailable(world, total),
+    };
+    let forgiven = world.invariants.lost.values().any(|at| now - at <= BLIND)
+        || world.invariants.sizes.last().is_some_and(|(at, _)| now - at <= BLIND);
+    if missing > allowed.max(1) && !forgiven {
+        world.violated(format!("2: evicted {pod} although {} pods are missing of {allowed} allowed", missing - 1));
+    }
+}

@@ -1,0 +1,133 @@
+//! The fault simulator: `decide`, `act` and `observe` against a simulated cluster with a virtual clock, faults at every
+//! call, and people who act at any moment. See `docs/fault-simulation.md`.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod api;
+mod cluster;
+mod invariants;
+mod platform;
+mod process;
+mod random;
+mod simulation;
+mod spec;
+mod users;
+
+use simulation::{Tally, run};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Seeds that found something once, and what.
+const REGRESSIONS: &[u64] = &[];
+
+/// Runs without `TIDEGATE_SIM_RUNS`, unless the time is over before.
+const RUNS: u64 = 4000;
+/// How long they may take.
+const TIME: Duration = Duration::from_secs(50);
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// Runs a seed again with every line, and gives the report.
+fn report(seed: u64, lines: usize) -> String {
+    match run(seed, true) {
+        Ok(_) => format!("seed {seed} does not fail when it is run again: the simulator is not deterministic"),
+        Err(simulation) => {
+            let world = simulation.world();
+            let first = world.trace.lines.first().cloned().unwrap_or_default();
+            let from = world.trace.lines.len().saturating_sub(lines);
+            format!(
+                "seed {seed} violates invariant {}\n{first}\n...\n{}\nReplay: TIDEGATE_SIM_SEED={seed} cargo test -p \
+                 tidegate-controller --test simulation replays -- --nocapture",
+                world.violation.clone().unwrap_or_default(),
+                world.trace.lines[from..].join("\n"),
+            )
+        }
+    }
+}
+
+#[test]
+fn seeds_that_found_something_hold() {
+    for seed in REGRESSIONS {
+        if run(*seed, false).is_err() {
+            panic!("{}", report(*seed, 40));
+        }
+    }
+}
+
+/// `TIDEGATE_SIM_SEED=n` runs one seed and prints all that happens.
+#[test]
+fn replays_a_seed() {
+    let seed = number("TIDEGATE_SIM_SEED").unwrap_or(1);
+    match run(seed, true) {
+        Ok(_) if number("TIDEGATE_SIM_SEED").is_none() => {}
+        Ok(tally) => println!("seed {seed} holds: {tally:?}"),
+        Err(simulation) => {
+            println!("{}", simulation.world().trace.lines.join("\n"));
+            panic!("seed {seed} violates invariant {}", simulation.world().violation.clone().unwrap_or_default());
+        }
+    }
+}
+
+/// A seed gives the same run every time.
+#[test]
+fn runs_are_deterministic() {
+    for seed in 0..10 {
+        let lines = || match run(seed, true) {
+            Ok(tally) => vec![format!("{tally:?}")],
+            Err(simulation) => simulation.world().trace.lines.clone(),
+        };
+        assert_eq!(lines(), lines(), "seed {seed}");
+    }
+}
+
+/// `TIDEGATE_SIM_RUNS=n` sets the number of seeds, `TIDEGATE_SIM_FIRST=n` the first of them.
+#[test]
+fn invariants_hold_over_thousands_of_seeds() {
+    let wanted = number("TIDEGATE_SIM_RUNS");
+    let first = number("TIDEGATE_SIM_FIRST").unwrap_or(1000);
+    let (runs, begun) = (wanted.unwrap_or(RUNS), Instant::now());
+    let (next, passes, writes) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let failed = std::sync::Mutex::new(Vec::new());
+    let most = number("TIDEGATE_SIM_FAILURES").unwrap_or(1) as usize;
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    let over = wanted.is_none() && begun.elapsed() > TIME;
+                    if n >= runs || over || failed.lock().unwrap().len() >= most {
+                        break;
+                    }
+                    match run(first + n, false) {
+                        Ok(Tally { passes: p, writes: w }) => {
+                            passes.fetch_add(p, Ordering::Relaxed);
+                            writes.fetch_add(w, Ordering::Relaxed);
+                        }
+                        Err(simulation) => {
+                            let violation = simulation.world().violation.clone().unwrap_or_default();
+                            failed.lock().unwrap().push((first + n, violation));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let done = next.load(Ordering::Relaxed).min(runs);
+    let seconds = begun.elapsed().as_secs_f64();
+    println!(
+        "{done} runs in {seconds:.1} s ({:.0} a minute), {} passes, {} writes",
+        done as f64 * 60.0 / seconds,
+        passes.load(Ordering::Relaxed),
+        writes.load(Ordering::Relaxed),
+    );
+    let failed = failed.into_inner().unwrap();
+    if let Some((seed, _)) = failed.first() {
+        for (seed, violation) in &failed {
+            println!("seed {seed}: {violation}");
+        }
+        panic!("{}", report(*seed, 40));
+    }
+    assert!(done > 100, "only {done} runs in {seconds:.1} s");
+}

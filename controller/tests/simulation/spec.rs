@@ -1,0 +1,307 @@
+//! Rollouts drawn at random from the whole specification, and what has to be there for them.
+
+use crate::cluster::{Actor, Kind, ROLLOUT, World, text};
+use crate::random::Random;
+use serde_json::{Value, json};
+
+/// A pod template with this image.
+pub fn template(image: &str) -> Value {
+    json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "web", "image": image}]}})
+}
+
+fn analysis() -> Value {
+    json!({"templates": [{"templateName": "check"}]})
+}
+
+/// A number of pods or a percentage, in all forms.
+fn bound(random: &mut Random) -> Value {
+    match random.range(0, 7) {
+        0 => json!(0),
+        1 => json!(1),
+        2 => json!(3),
+        3 => json!("0"),
+        4 => json!("20%"),
+        5 => json!("50"),
+        6 => json!("100%"),
+        _ => json!(2),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Router {
+    None,
+    Gateway,
+    Nginx,
+}
+
+fn step(random: &mut Random, router: Router) -> Value {
+    let routed = router != Router::None;
+    let weight = json!({"setWeight": random.pick(&[0, 1, 5, 10, 20, 25, 33, 50, 60, 75, 80, 99, 100])});
+    match random.range(0, 19) {
+        0..=7 => weight,
+        8..=9 => json!({"pause": {}}),
+        10 => json!({"pause": {"duration": random.range(1, 90)}}),
+        11 => json!({"pause": {"duration": random.pick(&["10", "30s", "1m", "0"])}}),
+        12..=13 => json!({"analysis": analysis()}),
+        14 if routed => json!({"setCanaryScale": {"replicas": random.range(1, 6)}}),
+        15 if routed => json!({"setCanaryScale": {"weight": random.pick(&[10, 25, 50, 100])}}),
+        16 if routed => json!({"setCanaryScale": {"matchTrafficWeight": true}}),
+        17 if router == Router::Gateway => {
+            let matches = json!([{"headerName": "x-canary", "headerValue": {"exact": "yes"}}]);
+            let name = random.pick(&["header-one", "header-two"]);
+            if random.percent(70) {
+                json!({"setHeaderRoute": {"name": name, "match": matches}})
+            } else {
+                json!({"setHeaderRoute": {"name": name}})
+            }
+        }
+        18 if router == Router::Gateway => {
+            let mut variant = json!({"name": "variant", "specRef": random.pick(&["canary", "stable"]), "replicas": 1});
+            if random.percent(50) {
+                variant["weight"] = json!(5);
+            }
+            json!({"experiment": {"duration": "30s", "templates": [variant]}})
+        }
+        18 => json!({"experiment": {"duration": "30s", "templates": [
+            {"name": "variant", "specRef": "canary", "replicas": 1}]}}),
+        _ => weight,
+    }
+}
+
+fn steps(random: &mut Random, router: Router) -> Value {
+    let count = random.range(0, 5);
+    let mut steps: Vec<Value> = (0..count).map(|_| step(random, router)).collect();
+    // An experiment's own share and the canary's together are everything at the most.
+    let weighted = steps.iter().any(|s| s.pointer("/experiment/templates/0/weight").is_some());
+    if weighted {
+        for step in &mut steps {
+            if let Some(weight) = step.get_mut("setWeight")
+                && weight.as_i64().is_some_and(|w| w > 90)
+            {
+                *weight = json!(90);
+            }
+        }
+    }
+    Value::Array(steps)
+}
+
+fn canary(random: &mut Random, router: Router) -> Value {
+    let mut canary = json!({});
+    let routed = router != Router::None;
+    if random.percent(85) {
+        canary["steps"] = steps(random, router);
+    }
+    if random.percent(60) {
+        let (mut surge, unavailable) = (bound(random), bound(random));
+        if (surge == json!(0) || surge == json!("0")) && (unavailable == json!(0) || unavailable == json!("0")) {
+            surge = json!(1);
+        }
+        canary["maxSurge"] = surge;
+        canary["maxUnavailable"] = unavailable;
+    }
+    if routed || random.percent(40) {
+        canary["canaryService"] = json!("web-canary");
+        canary["stableService"] = json!("web-stable");
+    }
+    if random.percent(15) {
+        let mut background = analysis();
+        background["startingStep"] = json!(random.range(0, 2));
+        canary["analysis"] = background;
+    }
+    if random.percent(15) {
+        canary["canaryMetadata"] = json!({"labels": {"role": "canary"}});
+        canary["stableMetadata"] = json!({"labels": {"role": "stable"}, "annotations": {"note": "settled"}});
+    }
+    if random.percent(10) {
+        canary["antiAffinity"] = json!({"preferredDuringSchedulingIgnoredDuringExecution": {"weight": 10}});
+    }
+    if random.percent(15) {
+        canary["replicaProgressThreshold"] = if random.percent(50) {
+            json!({"type": "Percent", "value": random.range(30, 100)})
+        } else {
+            json!({"type": "Pods", "value": 1})
+        };
+    }
+    if !routed {
+        return canary;
+    }
+    canary["trafficRouting"] = if router == Router::Gateway {
+        json!({
+            "plugins": {"argoproj-labs/gatewayAPI": {"httpRoute": "route", "namespace": crate::cluster::NAMESPACE}},
+            "managedRoutes": [{"name": "header-one"}, {"name": "header-two"}],
+        })
+    } else {
+        json!({"nginx": {"stableIngress": "ingress"}})
+    };
+    if random.percent(25) {
+        canary["dynamicStableScale"] = json!(true);
+    } else if random.percent(50) {
+        canary["scaleDownDelaySeconds"] = json!(random.range(0, 60));
+    }
+    if random.percent(30) {
+        canary["abortScaleDownDelaySeconds"] = json!(random.pick(&[0, 1, 10, 40]));
+    }
+    if random.percent(20) {
+        canary["minPodsPerReplicaSet"] = json!(random.range(1, 3));
+    }
+    if random.percent(15) {
+        canary["scaleDownDelayRevisionLimit"] = json!(random.range(0, 2));
+    }
+    canary
+}
+
+fn blue_green(random: &mut Random) -> Value {
+    let mut strategy = json!({"activeService": "web-active"});
+    if random.percent(70) {
+        strategy["previewService"] = json!("web-preview");
+    }
+    if random.percent(40) {
+        strategy["previewReplicaCount"] = json!(random.range(1, 4));
+    }
+    if random.percent(40) {
+        strategy["autoPromotionEnabled"] = json!(random.percent(40));
+    }
+    if random.percent(30) {
+        strategy["autoPromotionSeconds"] = json!(random.range(1, 60));
+    }
+    if random.percent(30) {
+        strategy["prePromotionAnalysis"] = analysis();
+    }
+    if random.percent(30) {
+        strategy["postPromotionAnalysis"] = analysis();
+    }
+    if random.percent(50) {
+        strategy["scaleDownDelaySeconds"] = json!(random.range(0, 60));
+    }
+    if random.percent(30) {
+        strategy["abortScaleDownDelaySeconds"] = json!(random.pick(&[0, 1, 10, 40]));
+    }
+    if random.percent(15) {
+        strategy["scaleDownDelayRevisionLimit"] = json!(random.range(0, 2));
+    }
+    if random.percent(15) {
+        strategy["activeMetadata"] = json!({"labels": {"role": "active"}});
+        strategy["previewMetadata"] = json!({"labels": {"role": "preview"}});
+    }
+    strategy
+}
+
+/// A Rollout with this strategy.
+pub fn rollout(replicas: i64, strategy: &Value) -> Value {
+    json!({
+        "metadata": {"name": ROLLOUT, "labels": {"user": "l"}, "annotations": {"user": "a"}},
+        "spec": {
+            "replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
+            "template": template("web:1"), "strategy": strategy,
+        },
+    })
+}
+
+/// A Rollout from the whole specification.
+pub fn random_rollout(random: &mut Random) -> Value {
+    let strategy = match random.range(0, 9) {
+        0..=2 => json!({"canary": canary(random, Router::None)}),
+        3..=5 => json!({"canary": canary(random, Router::Gateway)}),
+        6 => json!({"canary": canary(random, Router::Nginx)}),
+        _ => json!({"blueGreen": blue_green(random)}),
+    };
+    let mut rollout = rollout(random.range(1, 10), &strategy);
+    if random.percent(5)
+        && let Some(spec) = rollout["spec"].as_object_mut()
+    {
+        spec.remove("replicas");
+    }
+    if random.percent(40) {
+        rollout["spec"]["minReadySeconds"] = json!(random.range(1, 20));
+    }
+    if random.percent(60) {
+        rollout["spec"]["progressDeadlineSeconds"] = json!(random.range(60, 300));
+    }
+    if random.percent(20) {
+        rollout["spec"]["progressDeadlineAbort"] = json!(true);
+    }
+    if random.percent(30) {
+        rollout["spec"]["revisionHistoryLimit"] = json!(random.range(0, 3));
+    }
+    if random.percent(20) {
+        rollout["spec"]["rollbackWindow"] = json!({"revisions": random.range(1, 3)});
+    }
+    if random.percent(20) {
+        let limit = random.range(0, 2);
+        rollout["spec"]["analysis"] = json!({"successfulRunHistoryLimit": limit, "unsuccessfulRunHistoryLimit": limit});
+    }
+    rollout
+}
+
+/// The user edits the steps of a running update.
+pub fn change_steps(world: &mut World) {
+    let rollout = world.rollout().clone();
+    let Some(canary) = rollout.pointer("/spec/strategy/canary") else { return };
+    let router = match canary.get("trafficRouting") {
+        None => Router::None,
+        Some(routing) if routing.get("nginx").is_some() => Router::Nginx,
+        Some(_) => Router::Gateway,
+    };
+    let steps = steps(&mut world.random, router);
+    crate::users::patch_rollout(world, "", &json!({"spec": {"strategy": {"canary": {"steps": steps}}}}));
+}
+
+fn service(name: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "labels": {"user": "l"}, "annotations": {"user": "a"}},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},
+    })
+}
+
+/// Puts everything in place that the Rollout needs, and some things that are somebody else's.
+pub fn furnish(world: &mut World, rollout: &Value) {
+    for name in ["web-canary", "web-stable", "web-active", "web-preview", "other"] {
+        let _ = world.create(Actor::User, Kind::Service, &service(name));
+    }
+    let backend = |name: &str, weight: i64| json!({"name": name, "port": 80, "weight": weight});
+    let route = json!({
+        "metadata": {"name": "route", "labels": {"user": "l"}, "annotations": {"user": "a"}},
+        "spec": {
+            "parentRefs": [{"name": "gateway"}],
+            "rules": [
+                {"backendRefs": [backend("web-stable", 100), backend("web-canary", 0)]},
+                {"name": "foreign", "matches": [{"path": {"type": "Exact", "value": "/other"}}],
+                 "backendRefs": [backend("other", 3), backend("third", 7)]},
+            ],
+        },
+    });
+    let _ = world.create(Actor::User, Kind::HttpRoute, &route);
+    let path = |service: &str| {
+        json!({"path": "/", "pathType": "Prefix", "backend": {"service": {"name": service, "port": {"number": 80}}}})
+    };
+    let ingress = json!({
+        "metadata": {"name": "ingress", "annotations": {"user": "a"}},
+        "spec": {"rules": [{"host": "web.example.com", "http": {"paths": [path("web-stable")]}}]},
+    });
+    let _ = world.create(Actor::User, Kind::Ingress, &ingress);
+    let check = json!({
+        "metadata": {"name": "check"},
+        "spec": {"metrics": [{
+            "name": "errors", "count": 1, "successCondition": "result[0] < 1",
+            "provider": {"prometheus": {"address": "http://prometheus:9090", "query": "errors"}},
+        }]},
+    });
+    let _ = world.create(Actor::User, Kind::AnalysisTemplate, &check);
+    // Somebody else's pods, that the Rollout's selector would select were they not owned.
+    let foreign = json!({
+        "metadata": {
+            "name": "foreign-1", "labels": {"app": "web", "rollouts-pod-template-hash": "1"},
+            "ownerReferences": [{"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "foreign",
+                "uid": "uid-foreign", "controller": true}],
+        },
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web", "rollouts-pod-template-hash": "1"}},
+            "template": template("foreign:1")},
+    });
+    let _ = world.create(Actor::User, Kind::ReplicaSet, &foreign);
+    let _ = world.create(Actor::User, Kind::Rollout, rollout);
+    world.user.release = 1;
+    let steps = rollout.pointer("/spec/strategy/canary/steps").and_then(Value::as_array).map_or(0, Vec::len);
+    // Steps may ask for the same weight again; beyond that nothing comes back.
+    world.invariants.allowed_flips = steps + 3;
+    debug_assert!(!text(rollout, "/metadata/name").is_empty());
+}
