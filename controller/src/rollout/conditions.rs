@@ -225,6 +225,7 @@ fn aborted(pass: &mut Pass<'_>) {
         message = format!("{message}: {reason}");
     }
     pass.status.aborted_at = Some(pass.time());
+    pass.status.promote_full = false;
     let steps = pass.status.current_step_index.is_some();
     pass.status.current_step_index = steps.then_some(0);
     pass.clear_pauses();
@@ -337,7 +338,9 @@ fn deadline(pass: &mut Pass<'_>) {
 fn is_healthy(pass: &Pass<'_>) -> bool {
     let total = pass.replicas();
     let Some(new) = pass.new_rs() else { return false };
-    let complete = pass.promoted() && new.replicas == total && new.available >= total && !pass.scaled;
+    // Old versions that go away afterwards take nothing from it.
+    let resting = pass.size(new) == new.replicas;
+    let complete = pass.promoted() && new.replicas == total && new.available >= total && resting;
     let strategy = &pass.rollout().spec.strategy;
     if let Some(canary) = &strategy.canary {
         let drained =

@@ -131,6 +131,11 @@ fn start_over_if_changed(pass: &mut Pass<'_>) {
 
 /// Notes when an abort began, and when it was taken back.
 fn abort_or_retry(pass: &mut Pass<'_>) {
+    if pass.status.promote_full && pass.status.abort && pass.status.aborted_at.is_some() {
+        // The promotion was asked for after the abort, and so takes it back; an abort during a promotion ends that.
+        pass.status.abort = false;
+        pass.because("somebody promotes after the abort");
+    }
     if pass.status.abort && pass.status.aborted_at.is_none() && !pass.promoted() {
         pass.aborting = Some(String::new());
     }

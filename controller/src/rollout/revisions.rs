@@ -190,6 +190,8 @@ pub(crate) fn clean_up(pass: &mut Pass<'_>) {
     .into_iter()
     .flatten()
     .chain(pass.snapshot.services.values().map(|s| s.hash().to_owned()))
+    // The version that was stable before this pass stays until the status that says otherwise is written.
+    .chain(pass.rollout().status.stable_rs.clone())
     .collect();
     let mut old: Vec<_> = pass
         .others()
