@@ -234,9 +234,7 @@ impl Parser {
                 }
                 OperatorKind::Order(order) => {
                     let mut rest = vec![(order, self.expression(operator.precedence + 1)?)];
-                    while let Some(OperatorKind::Order(order)) =
-                        self.sign().and_then(|s| self::operator(s)).map(|o| o.kind)
-                    {
+                    while let Some(OperatorKind::Order(order)) = self.sign().and_then(self::operator).map(|o| o.kind) {
                         self.next();
                         rest.push((order, self.expression(operator.precedence + 1)?));
                     }
