@@ -108,6 +108,12 @@ impl Stores {
         }
     }
 
+    /// The stores that a process fills from the start: all, or in namespaced mode those of namespaced kinds, since a
+    /// Role cannot grant others.
+    pub fn watched(&self, namespaced: bool) -> Vec<(Arc<Store>, &'static str)> {
+        self.fixed().into_iter().filter(|(store, _)| !namespaced || store.resource.namespaced).collect()
+    }
+
     /// All stores that are filled from the start, with the label selector of their watch.
     pub fn fixed(&self) -> Vec<(Arc<Store>, &'static str)> {
         vec![

@@ -68,12 +68,12 @@ pub async fn run(
     let context =
         Context { api: Arc::clone(&api), stores: Arc::clone(&stores), recorder, options: Arc::new(options.clone()) };
     let reconcilers = Reconcilers::new(&context, &metrics);
-    for (store, labels) in stores.fixed() {
+    for (store, labels) in stores.watched(options.namespaced) {
         let scope = Scope { namespace: watched.clone(), labels: labels.to_owned() };
         tokio::spawn(fill(client.clone(), store, scope));
     }
     let synced = async {
-        for (store, _) in stores.fixed() {
+        for (store, _) in stores.watched(options.namespaced) {
             if tokio::time::timeout(Duration::from_secs(15), store.synced()).await.is_err() {
                 tracing::warn!(
                     kind = %store.resource.kind,
