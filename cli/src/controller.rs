@@ -263,7 +263,10 @@ fn log(options: &LogOptions) {
         6..=7 => "debug",
         _ => "trace",
     };
-    let directives = format!("{},kube={client},kube_client={client},kube_runtime={client},hyper=warn,tower=warn,rustls=warn", options.level);
+    let directives = format!(
+        "{},kube={client},kube_client={client},kube_runtime={client},hyper=warn,tower=warn,rustls=warn",
+        options.level
+    );
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .or_else(|_| tracing_subscriber::EnvFilter::try_new(directives))
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
