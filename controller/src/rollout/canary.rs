@@ -41,7 +41,7 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary) {
             pass.remember_replicas(rs);
         }
     }
-    let counts_reached = !pass.scaled && at_counts(pass, canary, targets, routed);
+    let counts_reached = at_counts(pass, canary, targets, routed);
     switch_services(pass, canary, halted);
     let routing = traffic::run(pass, canary, at, counts_reached);
     experiments::run(pass, canary, at);
@@ -99,7 +99,8 @@ fn targets(pass: &Pass<'_>, canary: &Canary, at: Position, routed: bool) -> (i32
             (None, Some(weight)) => replicas::share(weight, total, 100),
             (None, None) => replicas::share(weight, total, max),
         },
-        None => replicas::share(weight, total, max),
+        // Pods that still serve stay until their traffic is gone.
+        None => replicas::share(weight.max(serves(pass)), total, max),
     };
     let stable = if canary.dynamic_stable_scale && !pass.status.abort {
         // Never fewer than what it really serves.
@@ -110,6 +111,12 @@ fn targets(pass: &Pass<'_>, canary: &Canary, at: Position, routed: bool) -> (i32
         total
     };
     (at_least(new), at_least(stable))
+}
+
+/// The weight that the current template's pods have now, as far as it is known.
+fn serves(pass: &Pass<'_>) -> i32 {
+    let canary = pass.status.canary.weights.as_ref().map(|w| &w.canary);
+    canary.filter(|c| c.pod_template_hash.as_deref() == Some(pass.hash.as_str())).map_or(0, |c| c.weight)
 }
 
 fn count(rs: Option<&ReplicaSet>) -> Count {

@@ -173,11 +173,18 @@ impl<'a> Pass<'a> {
 
     /// Gives a ReplicaSet until `seconds` from now, unless it has a time already.
     pub(crate) fn delay_scale_down(&mut self, rs: &ReplicaSet, seconds: i64) {
-        if rs.deadline().is_none() {
-            let deadline = crate::api::whole_seconds(later(self.now, seconds));
-            self.annotate_rs(rs, keys::SCALE_DOWN_DEADLINE, Some(deadline.to_string()));
+        let now = self.now;
+        if let Some(deadline) = rs.deadline().filter(|deadline| *deadline > now) {
+            // Set by a pass that could not note why: it stays, whatever this pass thought before.
+            if let Some(change) = self.changes.get_mut(&rs.name) {
+                change.annotations.remove(keys::SCALE_DOWN_DEADLINE);
+            }
             self.wake_at(deadline);
+            return;
         }
+        let deadline = crate::api::whole_seconds(later(self.now, seconds));
+        self.annotate_rs(rs, keys::SCALE_DOWN_DEADLINE, Some(deadline.to_string()));
+        self.wake_at(deadline);
     }
 
     /// Takes the time limit of a ReplicaSet that is in use again.
@@ -278,7 +285,7 @@ impl<'a> Pass<'a> {
     /// Ends the pass: what grows comes before the traffic, what shrinks after it.
     pub(crate) fn finish(mut self) -> Decision {
         let changes = std::mem::take(&mut self.changes);
-        for (name, change) in changes {
+        for (name, change) in changes.into_iter().filter(|(_, change)| !change.is_empty()) {
             if self.put_into_creation(&name, &change) {
                 continue;
             }

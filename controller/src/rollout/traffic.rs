@@ -89,14 +89,19 @@ fn weight(pass: &Pass<'_>, canary: &Canary, at: Position, counts_reached: bool) 
     if pass.halted() {
         return recorded;
     }
+    let given = pass.status.canary.weights.as_ref().is_some_and(|w| {
+        w.canary.weight == replicas::weight_at(canary, at.index)
+            && w.canary.pod_template_hash.as_deref() == Some(pass.hash.as_str())
+    });
     let wanted = if pass.status.promote_full && !counts_reached {
         recorded
-    } else if counts_reached {
+    } else if counts_reached || given {
+        // What the step asks for is not taken back because a pod went away.
         replicas::weight_at(canary, at.index)
     } else {
         replicas::weight_before(canary, at.index).min(replicas::weight_at(canary, at.index).max(recorded))
     };
-    let stable_available = pass.stable_rs().map_or(0, |rs| rs.available);
+    let stable_available = pass.stable_rs().map_or(0, |rs| rs.available.min(pass.size(rs)));
     let total = pass.replicas();
     // The stable version must be able to carry what is left for it, or at least what it carries already.
     let rest = replicas::share(max - wanted, total, max);
@@ -113,7 +118,7 @@ fn weight(pass: &Pass<'_>, canary: &Canary, at: Position, counts_reached: bool) 
 /// earlier steps, never up.
 fn stepping_down(pass: &Pass<'_>, canary: &Canary, recorded: i32, max: i32) -> i32 {
     let total = pass.replicas();
-    let stable = pass.stable_rs().map_or(0, |rs| rs.available);
+    let stable = pass.stable_rs().map_or(0, |rs| rs.available.min(pass.size(rs)));
     let mut levels: Vec<i32> = replicas::steps(canary).iter().filter_map(|s| s.set_weight).collect();
     levels.push(0);
     levels.retain(|l| *l < recorded && replicas::share(max - l, total, max) <= stable);

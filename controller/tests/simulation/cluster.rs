@@ -409,14 +409,7 @@ impl World {
     }
 
     /// A merge patch, as the API server takes it.
-    pub fn patch(
-        &mut self,
-        actor: Actor,
-        kind: Kind,
-        name: &str,
-        subresource: &str,
-        body: &Value,
-    ) -> ApiResult<Value> {
+    pub fn patch(&mut self, actor: Actor, kind: Kind, name: &str, subresource: &str, body: &Value) -> ApiResult<Value> {
         let id = (kind, name.to_owned());
         let Some(before) = self.objects.get(&id).cloned() else { return Err(Self::missing(kind, name)) };
         for (field, what) in [("resourceVersion", "the object has been modified"), ("uid", "another uid")] {

@@ -244,7 +244,8 @@ fn resized(world: &mut World, before: &Value, after: &Value) {
         let floor = canary["minPodsPerReplicaSet"].as_i64().unwrap_or(0).min(least).max(1.min(least));
         let needed = (share * least + 99) / 100;
         let dynamic = canary["dynamicStableScale"] == true;
-        let sized_by_steps = canary["steps"].as_array().into_iter().flatten().any(|s| s.get("setCanaryScale").is_some());
+        let sized_by_steps =
+            canary["steps"].as_array().into_iter().flatten().any(|s| s.get("setCanaryScale").is_some());
         let promise = if hash == stable && !dynamic {
             least
         } else if hash != stable && sized_by_steps {
@@ -253,21 +254,22 @@ fn resized(world: &mut World, before: &Value, after: &Value) {
             needed.max(floor)
         };
         if to < promise {
-            world.violated(format!("2: scaled {name} to {to} although it has {share} % of the traffic (needs {promise})"));
+            world.violated(format!(
+                "2: scaled {name} to {to} although it has {share} % of the traffic (needs {promise})"
+            ));
         }
         return;
     }
     // Without routing every pod carries traffic.
-    let others: i64 = world
-        .of_kind(Kind::ReplicaSet)
-        .filter(|(n, o)| **n != name && is_own(o))
-        .map(|(_, o)| serving(world, o))
-        .sum();
+    let others: i64 =
+        world.of_kind(Kind::ReplicaSet).filter(|(n, o)| **n != name && is_own(o)).map(|(_, o)| serving(world, o)).sum();
     let (there, left) = (others + available(world, &hash).min(from), others + serving(world, after));
     let promise = least - unavailable(world, least).max(unavailable(world, int(rollout, "/spec/replicas")));
     let forgiven = world.invariants.lost.values().any(|at| now - at <= BLIND);
     if left < there && left < promise && !forgiven {
-        world.violated(format!("2: scaled {name} from {from} to {to}: {left} pods serve of {promise} that were promised"));
+        world.violated(format!(
+            "2: scaled {name} from {from} to {to}: {left} pods serve of {promise} that were promised"
+        ));
     }
 }
 
@@ -360,10 +362,14 @@ fn two_at_most(world: &mut World) {
 }
 
 fn routed(world: &mut World, id: &Id, before: Option<&Value>, after: &Value) {
-    let weights: fn(&Value) -> Vec<(String, i64)> = if id.0 == Kind::HttpRoute { route_weights } else { |i| {
-        let (weight, max) = ingress_weight(i);
-        vec![("canary".to_owned(), weight), ("stable".to_owned(), max - weight)]
-    } };
+    let weights: fn(&Value) -> Vec<(String, i64)> = if id.0 == Kind::HttpRoute {
+        route_weights
+    } else {
+        |i| {
+            let (weight, max) = ingress_weight(i);
+            vec![("canary".to_owned(), weight), ("stable".to_owned(), max - weight)]
+        }
+    };
     let (old, new) = (before.map(weights).unwrap_or_default(), weights(after));
     let sum: i64 = new.iter().map(|(_, w)| w).sum();
     let max = world.rollout().pointer("/spec/strategy/canary/trafficRouting/maxTrafficWeight").and_then(Value::as_i64);
@@ -415,7 +421,8 @@ fn status(world: &mut World, before: &Value, after: &Value) {
     }
     if let Some(weights) = after.pointer("/status/canary/weights") {
         let more = weights.get("additional").and_then(Value::as_array).into_iter().flatten();
-        let sum = int(weights, "/canary/weight") + int(weights, "/stable/weight")
+        let sum = int(weights, "/canary/weight")
+            + int(weights, "/stable/weight")
             + more.map(|d| int(d, "/weight")).sum::<i64>();
         let max = after.pointer("/spec/strategy/canary/trafficRouting/maxTrafficWeight").and_then(Value::as_i64);
         if sum != max.unwrap_or(100) && !world.invariants.lately_changed(now) {

@@ -159,9 +159,11 @@ impl Simulation {
             world.violated(format!("5: generation {generation} was never observed"));
         }
         let stated = match phase.as_str() {
-            "Healthy" => !aborted && stable == current,
+            "Healthy" => stable == current,
             "Paused" => paused,
-            "Degraded" => aborted || message.starts_with("ProgressDeadlineExceeded") || message.starts_with("RolloutAborted"),
+            "Degraded" => {
+                aborted || message.starts_with("ProgressDeadlineExceeded") || message.starts_with("RolloutAborted")
+            }
             _ => false,
         };
         if !stated {
@@ -277,7 +279,8 @@ fn weather(world: &mut World) {
     }
     let breaks = if level == 0 { 0 } else { world.random.range(0, 4) };
     for _ in 0..breaks {
-        let kinds = [Kind::Rollout, Kind::ReplicaSet, Kind::Service, Kind::AnalysisRun, Kind::Experiment, Kind::HttpRoute];
+        let kinds =
+            [Kind::Rollout, Kind::ReplicaSet, Kind::Service, Kind::AnalysisRun, Kind::Experiment, Kind::HttpRoute];
         let (kind, at) = (world.random.pick(&kinds), world.random.range(1_000, length));
         world.plan(at, Happening::WatchBreaks(kind));
     }

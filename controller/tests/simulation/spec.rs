@@ -271,9 +271,7 @@ pub fn furnish(world: &mut World, rollout: &Value) {
         },
     });
     let _ = world.create(Actor::User, Kind::HttpRoute, &route);
-    let path = |service: &str| {
-        json!({"path": "/", "pathType": "Prefix", "backend": {"service": {"name": service, "port": {"number": 80}}}})
-    };
+    let path = |service: &str| json!({"path": "/", "pathType": "Prefix", "backend": {"service": {"name": service, "port": {"number": 80}}}});
     let ingress = json!({
         "metadata": {"name": "ingress", "annotations": {"user": "a"}},
         "spec": {"rules": [{"host": "web.example.com", "http": {"paths": [path("web-stable")]}}]},
