@@ -6,7 +6,7 @@
 use super::decision::{Action, Decision, Stage};
 use super::pass::Pass;
 use super::snapshot::Snapshot;
-use super::{blue_green, canary, conditions, metadata, problems, restart, revisions, template, workload};
+use super::{blue_green, canary, conditions, metadata, restart, revisions, template, validate, workload};
 use crate::events::Event;
 use k8s_openapi::jiff::Timestamp;
 use tidegate_crds::rollout::RolloutDuration;
@@ -69,7 +69,7 @@ fn problem(snapshot: &Snapshot) -> Option<String> {
             reference.name
         ));
     }
-    problems::first(snapshot)
+    validate::first(snapshot).map(|p| p.to_string())
 }
 
 /// A new pod template or other steps end what was under way.
@@ -135,6 +135,9 @@ fn abort_or_retry(pass: &mut Pass<'_>) {
         // The promotion was asked for after the abort, and so takes it back; an abort during a promotion ends that.
         pass.status.abort = false;
         pass.because("somebody promotes after the abort");
+    }
+    if pass.status.promote_full && !pass.promoted() {
+        pass.clear_pauses();
     }
     if pass.status.abort && pass.status.aborted_at.is_none() && !pass.promoted() {
         pass.aborting = Some(String::new());

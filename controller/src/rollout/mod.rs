@@ -12,7 +12,6 @@ mod experiments;
 mod metadata;
 pub mod observe;
 mod pass;
-mod problems;
 pub mod replicas;
 mod restart;
 mod revisions;
@@ -20,6 +19,7 @@ mod services;
 mod snapshot;
 mod template;
 mod traffic;
+pub mod validate;
 mod workload;
 
 pub use controller::Controller;
