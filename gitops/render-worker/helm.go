@@ -42,6 +42,7 @@ type helmRequest struct {
 	SkipSchema      bool         `json:"skipSchemaValidation"`
 	PassCredentials bool         `json:"passCredentials"`
 	Repositories    []repository `json:"repositories"`
+	IgnoreMissing   bool         `json:"ignoreMissingValueFiles"`
 }
 
 // namedText is a file's content with the name to show in errors, or to set it under.
@@ -50,6 +51,8 @@ type namedText struct {
 	Text string `json:"text"`
 	// URL is where the text is, when it is not given.
 	URL string `json:"url"`
+	// InChart says that the text is a file of the chart with this name.
+	InChart bool `json:"inChart"`
 }
 
 func renderHelm(files *hostFiles, req *helmRequest) ([]json.RawMessage, []string, error) {
@@ -57,7 +60,7 @@ func renderHelm(files *hostFiles, req *helmRequest) ([]json.RawMessage, []string
 	if err != nil {
 		return nil, nil, err
 	}
-	values, err := mergeValues(files, req)
+	values, err := mergeValues(files, ch, req)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -150,7 +153,7 @@ func split(name, content string) []namedText {
 }
 
 // mergeValues lays the values over each other as Helm's flags do: files in their order, then single values.
-func mergeValues(files *hostFiles, req *helmRequest) (map[string]any, error) {
+func mergeValues(files *hostFiles, ch *chart.Chart, req *helmRequest) (map[string]any, error) {
 	base := map[string]any{}
 	for _, document := range req.Values {
 		if document.URL != "" {
@@ -160,6 +163,16 @@ func mergeValues(files *hostFiles, req *helmRequest) (map[string]any, error) {
 				return nil, fmt.Errorf("values file %s: %w", document.Name, err)
 			}
 			document.Text = text
+		}
+		if document.InChart {
+			at := slices.IndexFunc(ch.Raw, func(f *common.File) bool { return f.Name == path.Clean(document.Name) })
+			if at < 0 && req.IgnoreMissing {
+				continue
+			}
+			if at < 0 {
+				return nil, fmt.Errorf("values file %s does not exist in the chart", document.Name)
+			}
+			document.Text = string(ch.Raw[at].Data)
 		}
 		values, err := loader.LoadValues(strings.NewReader(document.Text))
 		if err != nil {

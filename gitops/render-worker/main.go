@@ -11,8 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 )
 
 // request is what the other side wants to have rendered. Exactly one of the tools is set.
@@ -20,6 +23,7 @@ type request struct {
 	Helm      *helmRequest      `json:"helm"`
 	Kustomize *kustomizeRequest `json:"kustomize"`
 	Jsonnet   *jsonnetRequest   `json:"jsonnet"`
+	Resolve   *resolveRequest   `json:"resolve"`
 }
 
 // result is what ends a request. The manifests follow as data: a JSON list.
@@ -43,6 +47,7 @@ func main() {
 	out := os.Stdout
 	// Whatever a library prints must not get into the answers.
 	os.Stdout = os.Stderr
+	watchNetwork()
 	conn := &connection{in: bufio.NewReaderSize(os.Stdin, 1<<16), out: bufio.NewWriterSize(out, 1<<16)}
 	for {
 		header, _, err := conn.receive()
@@ -63,6 +68,8 @@ func main() {
 
 func serve(conn *connection, header []byte) (data []byte, end result) {
 	files := &hostFiles{conn: conn}
+	watched.Store(false)
+	defer func() { end.Remote = end.Remote || watched.Load() }()
 	defer func() {
 		if recovered := recover(); recovered != nil {
 			fmt.Fprintf(os.Stderr, "render worker: %v\n%s", recovered, debug.Stack())
@@ -83,8 +90,10 @@ func serve(conn *connection, header []byte) (data []byte, end result) {
 		manifests, warnings, err = renderKustomize(files, req.Kustomize)
 	case req.Jsonnet != nil:
 		manifests, err = renderJsonnet(files, req.Jsonnet)
+	case req.Resolve != nil:
+		manifests, err = resolve(req.Resolve)
 	default:
-		err = errors.New("request: none of helm, kustomize and jsonnet is set")
+		err = errors.New("request: none of helm, kustomize, jsonnet and resolve is set")
 	}
 	if err != nil {
 		return nil, result{Op: "failed", Error: err.Error(), Warnings: warnings, Remote: files.remote}
@@ -97,6 +106,22 @@ func serve(conn *connection, header []byte) (data []byte, end result) {
 		return nil, result{Op: "failed", Error: err.Error()}
 	}
 	return data, result{Op: "done", Warnings: warnings, Remote: files.remote}
+}
+
+// watched is true when something went over the default transport since the request began.
+var watched atomic.Bool
+
+// watchNetwork notes requests of the default transport: Kustomize gets remote resources by it. A transport asks for its
+// proxy once for each request.
+func watchNetwork() {
+	transport, ok := http.DefaultTransport.(*http.Transport)
+	if !ok {
+		return
+	}
+	transport.Proxy = func(req *http.Request) (*url.URL, error) {
+		watched.Store(true)
+		return http.ProxyFromEnvironment(req)
+	}
 }
 
 // versions names the libraries, which a cache of results has to know.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -39,14 +40,9 @@ type repository struct {
 
 // pull gets a chart over the network.
 func pull(repositoryURL, name, version string, req *helmRequest) (*chart.Chart, error) {
-	if strings.HasPrefix(repositoryURL, "@") || strings.HasPrefix(repositoryURL, "alias:") {
-		return nil, fmt.Errorf("repository %s is an alias; expected a URL", repositoryURL)
-	}
-	access := repository{}
-	for _, known := range req.Repositories {
-		if strings.HasPrefix(strings.TrimSuffix(repositoryURL, "/")+"/", strings.TrimSuffix(known.URL, "/")+"/") && len(known.URL) > len(access.URL) {
-			access = known
-		}
+	access, err := accessTo(repositoryURL, req.Repositories)
+	if err != nil {
+		return nil, err
 	}
 	dir, err := os.MkdirTemp("", "tidegate-render-")
 	if err != nil {
@@ -58,6 +54,84 @@ func pull(repositoryURL, name, version string, req *helmRequest) (*chart.Chart, 
 		return nil, errors.New(hide(err.Error(), access))
 	}
 	return loader.LoadArchive(bytes.NewReader(data))
+}
+
+// accessTo finds the longest known URL that the repository is under.
+func accessTo(repositoryURL string, known []repository) (repository, error) {
+	access := repository{}
+	if strings.HasPrefix(repositoryURL, "@") || strings.HasPrefix(repositoryURL, "alias:") {
+		return access, fmt.Errorf("repository %s is an alias; expected a URL", repositoryURL)
+	}
+	for _, k := range known {
+		if strings.HasPrefix(strings.TrimSuffix(repositoryURL, "/")+"/", strings.TrimSuffix(k.URL, "/")+"/") && len(k.URL) > len(access.URL) {
+			access = k
+		}
+	}
+	return access, nil
+}
+
+// resolveRequest asks which version a range means.
+type resolveRequest struct {
+	Chart        remoteChart  `json:"chart"`
+	Repositories []repository `json:"repositories"`
+}
+
+// resolve answers with one string.
+func resolve(req *resolveRequest) ([]json.RawMessage, error) {
+	access, err := accessTo(req.Chart.Repository, req.Repositories)
+	if err != nil {
+		return nil, err
+	}
+	version, err := resolveVersion(req.Chart, access)
+	if err != nil {
+		return nil, errors.New(hide(err.Error(), access))
+	}
+	encoded, err := json.Marshal(version)
+	return []json.RawMessage{encoded}, err
+}
+
+func resolveVersion(wanted remoteChart, access repository) (string, error) {
+	if base, ok := strings.CutPrefix(wanted.Repository, "oci://"); ok {
+		client, err := registryClient(access)
+		if err != nil {
+			return "", err
+		}
+		tags, err := client.Tags(ociReference(base, wanted.Name))
+		if err != nil {
+			return "", err
+		}
+		return registry.GetTagMatchingVersionOrConstraint(tags, wanted.Version)
+	}
+	dir, err := os.MkdirTemp("", "tidegate-render-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	getters, files, err := prepare(dir, access)
+	if err != nil {
+		return "", err
+	}
+	charts, err := repo.NewChartRepository(&repo.Entry{
+		Name: "repository", URL: wanted.Repository, Username: access.Username, Password: access.Password,
+		CAFile: files["ca"], CertFile: files["cert"], KeyFile: files["key"], InsecureSkipTLSVerify: access.Insecure,
+	}, getters)
+	if err != nil {
+		return "", err
+	}
+	charts.CachePath = dir
+	index, err := charts.DownloadIndexFile()
+	if err != nil {
+		return "", err
+	}
+	loaded, err := repo.LoadIndexFile(index)
+	if err != nil {
+		return "", err
+	}
+	found, err := loaded.Get(wanted.Name, wanted.Version)
+	if err != nil {
+		return "", fmt.Errorf("chart %s, version %q in %s: %w", wanted.Name, wanted.Version, wanted.Repository, err)
+	}
+	return found.Version, nil
 }
 
 // fetch gets a values file over the network.
@@ -88,21 +162,9 @@ func download(repositoryURL, name, version string, access repository, passCreden
 	if strings.HasPrefix(repositoryURL, "oci://") {
 		return downloadOCI(strings.TrimPrefix(repositoryURL, "oci://"), name, version, access)
 	}
-	// Helm's index cache must not be shared with anybody.
-	settings := cli.New()
-	settings.RepositoryCache, settings.RepositoryConfig = filepath.Join(dir, "cache"), filepath.Join(dir, "repositories.yaml")
-	os.Setenv("HELM_CACHE_HOME", dir)
-	getters := getter.All(settings)
-	files := map[string]string{"ca": access.CA, "cert": access.Cert, "key": access.Key}
-	for kind, content := range files {
-		if content == "" {
-			continue
-		}
-		name := filepath.Join(dir, kind)
-		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
-			return nil, err
-		}
-		files[kind] = name
+	getters, files, err := prepare(dir, access)
+	if err != nil {
+		return nil, err
 	}
 	url, err := repo.FindChartInRepoURL(repositoryURL, name, getters,
 		repo.WithChartVersion(version),
@@ -130,7 +192,28 @@ func download(repositoryURL, name, version string, access repository, passCreden
 	return content.Bytes(), nil
 }
 
-func downloadOCI(base, name, version string, access repository) ([]byte, error) {
+// prepare makes getters that keep their files in a directory of their own, and writes what is trusted there.
+func prepare(dir string, access repository) (getter.Providers, map[string]string, error) {
+	settings := cli.New()
+	settings.RepositoryCache, settings.RepositoryConfig = filepath.Join(dir, "cache"), filepath.Join(dir, "repositories.yaml")
+	if err := os.Setenv("HELM_CACHE_HOME", dir); err != nil {
+		return nil, nil, err
+	}
+	files := map[string]string{"ca": access.CA, "cert": access.Cert, "key": access.Key}
+	for kind, content := range files {
+		if content == "" {
+			continue
+		}
+		name := filepath.Join(dir, kind)
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			return nil, nil, err
+		}
+		files[kind] = name
+	}
+	return getter.All(settings), files, nil
+}
+
+func registryClient(access repository) (*registry.Client, error) {
 	options := []registry.ClientOption{registry.ClientOptWriter(io.Discard)}
 	if access.Username != "" || access.Password != "" {
 		options = append(options, registry.ClientOptBasicAuth(access.Username, access.Password))
@@ -138,14 +221,22 @@ func downloadOCI(base, name, version string, access repository) ([]byte, error) 
 	if access.PlainHTTP {
 		options = append(options, registry.ClientOptPlainHTTP())
 	}
-	client, err := registry.NewClient(options...)
+	return registry.NewClient(options...)
+}
+
+func ociReference(base, name string) string {
+	if name == "" {
+		return base
+	}
+	return strings.TrimSuffix(base, "/") + "/" + name
+}
+
+func downloadOCI(base, name, version string, access repository) ([]byte, error) {
+	client, err := registryClient(access)
 	if err != nil {
 		return nil, err
 	}
-	reference := base
-	if name != "" {
-		reference = strings.TrimSuffix(base, "/") + "/" + name
-	}
+	reference := ociReference(base, name)
 	tags, err := client.Tags(reference)
 	if err != nil {
 		return nil, err

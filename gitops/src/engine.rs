@@ -4,6 +4,7 @@
 //! the same has the same manifests, whatever else it changed, and they are handed out without rendering. So nobody has to
 //! say which paths an Application depends on, and a failure is not repeated until something that it depends on changes.
 
+mod charts;
 mod request;
 mod trace;
 
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tidegate_crds::application::Source;
 
+use charts::Charts;
 pub use request::{Freshness, ManifestRequest, Manifests, RevisionMetadata, SourceManifests};
 use trace::{Outcome, Trace, Traces};
 
@@ -33,7 +35,8 @@ pub struct EngineSettings {
     pub render: RenderSettings,
     /// What remembered manifests may take, in bytes. Default 64 MiB.
     pub cache_bytes: usize,
-    /// How long a result is good that something outside of Git went into. Default 1 h.
+    /// How long a result is good that something outside of Git went into, as a chart repository. Default 24 h. Peer:
+    /// `reposerver.repo.cache.expiration`.
     pub remote_ttl: Duration,
 }
 
@@ -43,7 +46,7 @@ impl Default for EngineSettings {
             repo: Settings::default(),
             render: RenderSettings::default(),
             cache_bytes: 64 << 20,
-            remote_ttl: Duration::from_secs(3600),
+            remote_ttl: Duration::from_secs(24 * 3600),
         }
     }
 }
@@ -97,15 +100,18 @@ pub struct Engine {
     settings: RwLock<Arc<RenderSettings>>,
     repositories: RwLock<Arc<Repositories>>,
     traces: Mutex<Traces>,
+    charts: Charts,
     remote_ttl: Duration,
     renders: AtomicU64,
     hits: AtomicU64,
 }
 
-/// A Git source whose commit is known.
+/// A source whose commit is known.
 struct Opened {
+    /// Or the version of a chart.
     commit: String,
-    snapshot: Snapshot,
+    /// None for a chart of a chart repository.
+    snapshot: Option<Snapshot>,
 }
 
 impl Engine {
@@ -121,6 +127,7 @@ impl Engine {
             settings: RwLock::new(Arc::new(settings.render)),
             repositories: RwLock::default(),
             traces: Mutex::new(Traces::new(settings.cache_bytes)),
+            charts: Charts::default(),
             remote_ttl: settings.remote_ttl,
             renders: AtomicU64::new(0),
             hits: AtomicU64::new(0),
@@ -149,6 +156,7 @@ impl Engine {
     /// Forgets what a remote lists, and its failures: a webhook says that it has news.
     pub async fn invalidate(&self, repo_url: &str) {
         self.remotes.invalidate(repo_url).await;
+        self.charts.invalidate();
     }
 
     pub fn counters(&self) -> EngineCounters {
@@ -223,7 +231,7 @@ impl Engine {
         remote.changed(&access, from, to).await
     }
 
-    fn remote(&self, repo_url: &str, project: &str) -> Result<(Arc<Remote>, Access), RepoError> {
+    fn remote(&self, repo_url: &str, project: &str) -> Result<(Arc<Remote>, Arc<Access>), RepoError> {
         let repositories = self.repositories();
         self.remotes.remote(repo_url, &repositories.find(repo_url, project), &repositories)
     }
@@ -241,13 +249,13 @@ impl Engine {
             return Err(at(0)(error.into()));
         }
         for (index, source) in request.sources.iter().enumerate() {
-            check(source).map_err(at(index))?;
+            source::validate(source).map_err(|error| at(index)(error.into()))?;
         }
         let mut opened: Vec<Opened> = Vec::with_capacity(count);
         for (index, source) in request.sources.iter().enumerate() {
             let pinned = request.revisions.get(index).map(String::as_str).filter(|r| !r.is_empty());
             let open = self.open(source, pinned, &request.project, request.freshness).await;
-            opened.push(open.map_err(|error| at(index)(error.into()))?);
+            opened.push(open.map_err(at(index))?);
         }
         let lent = lent(&request.sources, &opened).map_err(|(index, error)| at(index)(error.into()))?;
         let mut sources = Vec::with_capacity(count);
@@ -276,13 +284,20 @@ impl Engine {
         pinned: Option<&str>,
         project: &str,
         freshness: Freshness,
-    ) -> Result<Opened, RepoError> {
-        let (remote, access) = self.remote(&source.repo_url, project)?;
+    ) -> Result<Opened, RenderError> {
         let since = freshness.since();
+        if source::kind(source) != SourceKind::Git {
+            let mut wanted = source.clone();
+            wanted.target_revision = Some(pinned.unwrap_or_else(|| source::revision(source)).to_string());
+            let repositories = self.repositories();
+            let commit = self.charts.resolve(&self.tools, &wanted, &repositories, project, since).await?;
+            return Ok(Opened { commit, snapshot: None });
+        }
+        let (remote, access) = self.remote(&source.repo_url, project)?;
         let wanted = pinned.unwrap_or_else(|| source::revision(source));
         let found = remote.resolve(&access, wanted, text(&source.tag_prefix), since).await?;
         let snapshot = remote.snapshot(&access, &found.commit, since).await?;
-        Ok(Opened { commit: found.commit, snapshot })
+        Ok(Opened { commit: found.commit, snapshot: Some(snapshot) })
     }
 
     async fn source_manifests(
@@ -294,10 +309,18 @@ impl Engine {
     ) -> Result<SourceManifests, RenderError> {
         let settings = self.render_settings();
         let repositories = self.repositories();
-        let parameters = self.parameters(request, source, &settings, &lent);
-        let commits: Vec<&str> =
-            std::iter::once(opened.commit.as_str()).chain(lent.values().map(Snapshot::commit)).collect();
-        let files = Files::new(opened.snapshot.clone(), lent.clone(), &request.kube_version, &request.api_versions);
+        let mut parameters = self.parameters(request, source, &settings, &lent);
+        let (kube_version, api_versions) = (&request.kube_version, &request.api_versions);
+        let files = match &opened.snapshot {
+            Some(own) => Files::new(own.clone(), lent, kube_version, api_versions),
+            None => {
+                // A version of a chart stays what it is.
+                parameters = sha256(format!("{parameters}\n{}", opened.commit).as_bytes());
+                let repo = url::display(&source.repo_url);
+                Files::of_chart(repo, opened.commit.clone(), lent, kube_version, api_versions)
+            }
+        };
+        let files = files.named(text(&source.target_revision));
         // The lock is not held while Git is read.
         let candidates = lock(&self.traces).candidates(&parameters);
         let mut failed_before = None;
@@ -329,8 +352,8 @@ impl Engine {
         })
         .await;
         tracing::debug!(
-            app = %request.app_name, repository = %opened.snapshot.repo(), commit = %commits.join(","),
-            path = %text(&source.path), milliseconds = started.elapsed().as_millis() as u64, ok = outcome.is_ok(), "rendered"
+            app = %request.app_name, repository = %files.repo(), commit = %files.commit(), path = %text(&source.path),
+            milliseconds = started.elapsed().as_millis() as u64, ok = outcome.is_ok(), "rendered"
         );
         let (outcome, answer) = match outcome {
             Ok(rendered) => {
@@ -354,6 +377,8 @@ impl Engine {
         lent: &BTreeMap<String, Snapshot>,
     ) -> String {
         let lent: BTreeMap<&str, &str> = lent.iter().map(|(name, snapshot)| (name.as_str(), snapshot.repo())).collect();
+        // By which name the commit was found matters to those who ask for it, which their traces know.
+        let source = Source { target_revision: None, ..source.clone() };
         let text = json!({
             "source": source,
             "url": url::normalize(&source.repo_url),
@@ -372,20 +397,6 @@ impl Freshness {
             Freshness::Cached => None,
             Freshness::Since(at) | Freshness::Hard(at) => Some(at),
         }
-    }
-}
-
-fn check(source: &Source) -> Result<(), RenderError> {
-    source::validate(source)?;
-    let shown = url::display(&source.repo_url);
-    match source::kind(source) {
-        SourceKind::Git => Ok(()),
-        SourceKind::HelmRepository => Err(RenderError::Unsupported(format!(
-            "source {shown}: chart {:?} of a Helm repository is not supported; keep the chart in Git, where it may depend \
-             on charts of Helm repositories",
-            text(&source.chart)
-        ))),
-        SourceKind::Oci => Err(RenderError::Unsupported(format!("source {shown}: OCI artifacts are not supported"))),
     }
 }
 
@@ -411,7 +422,14 @@ fn lent(sources: &[Source], opened: &[Opened]) -> Result<BTreeMap<String, Snapsh
                 ));
             }
         }
-        if lent.insert(name.to_string(), own.snapshot.clone()).is_some() {
+        let Some(snapshot) = &own.snapshot else {
+            let shown = url::display(&source.repo_url);
+            return Err((
+                index,
+                InvalidSource(format!("ref {name:?}: {shown} is no Git repository; a chart lends no files")),
+            ));
+        };
+        if lent.insert(name.to_string(), snapshot.clone()).is_some() {
             return Err((index, InvalidSource(format!("ref {name:?} is given to more than one source"))));
         }
     }

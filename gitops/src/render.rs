@@ -21,7 +21,7 @@ pub use worker::Tools;
 use crate::repo::{Kind, RepoError};
 use crate::secret::Repositories;
 use crate::source::env::{BuildEnv, BuildEnvInput, Uses};
-use crate::source::{self, InvalidSource, SourceType, text};
+use crate::source::{self, InvalidSource, SourceKind, SourceType, text};
 
 /// What is to be rendered, and with what.
 #[derive(Debug)]
@@ -146,13 +146,16 @@ impl Job<'_> {
     }
 }
 
-/// Renders a Git source.
+/// Renders a source.
 ///
 /// # Errors
 /// The source is not valid, its path is not there, its files are no manifests, or the tool refuses. Messages name the
 /// repository without credentials, the revision and the path.
 pub async fn render(request: &RenderRequest<'_>) -> Result<Rendered, RenderError> {
     source::validate(request.source)?;
+    if source::kind(request.source) != SourceKind::Git {
+        return render_chart(request).await;
+    }
     let files = request.files;
     let path = text(&request.source.path).to_string();
     let found = files.lookup(&path).await?.ok_or_else(|| files.no_such_path(&path))?;
@@ -160,17 +163,7 @@ pub async fn render(request: &RenderRequest<'_>) -> Result<Rendered, RenderError
         return Err(files.at(&path, "app path is not a directory").into());
     }
     let (source, warnings) = with_overrides(request, &path).await?;
-    let env = BuildEnv::new(BuildEnvInput {
-        app_name: request.app_name,
-        namespace: request.destination_namespace,
-        project: request.project,
-        revision: files.commit(),
-        path: &path,
-        repo_url: files.repo(),
-        target_revision: text(&source.target_revision),
-        kube_version: request.kube_version,
-        api_versions: request.api_versions,
-    });
+    let env = build_env(request, &source, &path);
     let source_type = match source::explicit_type(&source)? {
         Some(explicit) => explicit,
         None => detect(request, &path).await?,
@@ -187,6 +180,47 @@ pub async fn render(request: &RenderRequest<'_>) -> Result<Rendered, RenderError
             )));
         }
     };
+    finish(job, source_type, output)
+}
+
+/// Renders a chart of a chart repository, at the version that the files say.
+async fn render_chart(request: &RenderRequest<'_>) -> Result<Rendered, RenderError> {
+    match source::explicit_type(request.source)? {
+        None | Some(SourceType::Helm) => {}
+        Some(other) => {
+            return Err(InvalidSource(format!(
+                "source {}: {} is set for a chart; expected helm",
+                request.files.repo(),
+                tool_name(other)
+            ))
+            .into());
+        }
+    }
+    let name = match text(&request.source.chart) {
+        "" => request.source.repo_url.rsplit('/').next().unwrap_or_default(),
+        chart => chart,
+    };
+    let env = build_env(request, request.source, name);
+    let mut job = Job { request, source: request.source.clone(), path: name.to_string(), env, warnings: Vec::new() };
+    let output = helm::render(&mut job).await?;
+    finish(job, SourceType::Helm, output)
+}
+
+fn build_env(request: &RenderRequest<'_>, source: &Source, path: &str) -> BuildEnv {
+    BuildEnv::new(BuildEnvInput {
+        app_name: request.app_name,
+        namespace: request.destination_namespace,
+        project: request.project,
+        revision: request.files.commit(),
+        path,
+        repo_url: request.files.repo(),
+        target_revision: text(&source.target_revision),
+        kube_version: request.kube_version,
+        api_versions: request.api_versions,
+    })
+}
+
+fn finish(job: Job<'_>, source_type: SourceType, output: Output) -> Result<Rendered, RenderError> {
     let mut manifests = Vec::with_capacity(output.manifests.len());
     for manifest in output.manifests {
         flatten(manifest, &mut manifests).map_err(|detail| job.tool_error(tool_name(source_type), detail))?;
@@ -194,7 +228,7 @@ pub async fn render(request: &RenderRequest<'_>) -> Result<Rendered, RenderError
     Ok(Rendered {
         manifests: manifests.into_iter().map(Arc::new).collect(),
         source_type,
-        paths_read: files.paths(),
+        paths_read: job.request.files.paths(),
         warnings: job.warnings.into(),
         remote: output.remote,
     })

@@ -298,6 +298,11 @@ impl Repositories {
         }
     }
 
+    /// The credential templates.
+    pub fn templates(&self) -> &[Arc<RepositorySecret>] {
+        &self.templates
+    }
+
     /// The entries, for listings. Credentials stay hidden in them.
     pub fn entries(&self) -> &[Arc<RepositorySecret>] {
         &self.entries

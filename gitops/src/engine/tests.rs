@@ -71,7 +71,7 @@ async fn a_commit_costs_what_it_changed() {
     assert_eq!((counts.ls_remote, counts.fetch, counts.renders, counts.hits), (2, 2, 201, 199));
     assert_eq!(counts.worker_starts, 0);
     for (i, (before, after)) in first.iter().zip(&second).enumerate() {
-        assert_eq!(after.revisions(), [commit.clone()]);
+        assert_eq!(after.revisions(), std::slice::from_ref(&commit));
         assert_eq!(before.key == after.key, i != 77, "{i}");
         assert_eq!(after.from_cache, i != 77);
     }
@@ -231,12 +231,13 @@ async fn several_sources_and_pinned_revisions() {
         request(&upstream, "app", json!([{"path": "one"}, {"ref": "x", "targetRevision": pinned.revisions[1]}]));
     let error = engine.manifests(&twice).await.unwrap_err();
     assert!(error.to_string().starts_with("source 2 of 2: ref \"x\" is"), "{error}");
-    for source in
-        [json!([{"chart": "c", "repoURL": "https://charts.example"}]), json!([{"repoURL": "oci://h/x", "path": "."}])]
-    {
-        let error = engine.manifests(&request(&upstream, "app", source)).await.unwrap_err();
-        assert!(matches!(error.error, RenderError::Unsupported(_)), "{error:?}");
-    }
+    let chart = json!([{"chart": "c", "repoURL": "https://charts.example", "targetRevision": "1.2.3"}]);
+    let error = engine.manifests(&request(&upstream, "app", chart)).await.unwrap_err();
+    assert!(matches!(error.error, RenderError::ToolUnavailable(_)), "{error:?}");
+    let by_name = request(&upstream, "app", json!([{"path": "one", "targetRevision": "refs/heads/main"}]));
+    let renders = engine.counters().renders;
+    engine.manifests(&by_name).await.unwrap();
+    assert_eq!(engine.counters().renders, renders, "another name of the same commit");
 }
 
 #[tokio::test]
@@ -253,4 +254,108 @@ async fn memory_is_bounded() {
     }
     let bytes = engine.counters().cache_bytes;
     assert!(bytes <= 50_000 && bytes > 10_000, "{bytes}");
+}
+
+/// Serves the files of a directory over HTTP, to those who log in as `u:hunter2`. Returns the address and a count of
+/// requests.
+async fn serve_files(root: std::path::PathBuf) -> (String, Arc<AtomicU64>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = count.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            while !request.windows(4).any(|w| w == b"\r\n\r\n") {
+                let mut buffer = [0; 4096];
+                let n = stream.read(&mut buffer).await.unwrap();
+                request.extend_from_slice(&buffer[..n]);
+            }
+            counted.fetch_add(1, Ordering::Relaxed);
+            let text = String::from_utf8_lossy(&request).into_owned();
+            let path = text.split_whitespace().nth(1).unwrap().trim_start_matches('/');
+            let allowed = text.contains("Basic dTpodW50ZXIy");
+            let (status, body) = match std::fs::read(root.join(path)) {
+                _ if !allowed => ("401 Unauthorized", Vec::new()),
+                Ok(body) => ("200 OK", body),
+                Err(_) => ("404 Not Found", Vec::new()),
+            };
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&body).await.unwrap();
+        }
+    });
+    (format!("http://{address}"), count)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn charts_of_a_chart_repository() {
+    let upstream = Upstream::new();
+    upstream.write("values/prod.yaml", "x: lent\n");
+    upstream.commit("values");
+    let served = upstream.dir.path().join("served");
+    let chart = upstream.dir.path().join("chart/demo");
+    std::fs::create_dir_all(chart.join("templates")).unwrap();
+    std::fs::create_dir_all(&served).unwrap();
+    std::fs::write(chart.join("values.yaml"), "x: default\n").unwrap();
+    std::fs::write(chart.join("values-chart.yaml"), "x: in the chart\n").unwrap();
+    std::fs::write(chart.join("templates/cm.yaml"), config_map("cm", "{{ .Chart.Version }} {{ .Values.x }}")).unwrap();
+    let mut index = String::from("apiVersion: v1\nentries:\n  demo:\n");
+    for version in ["1.0.0", "1.4.0", "2.0.0"] {
+        std::fs::write(chart.join("Chart.yaml"), format!("apiVersion: v2\nname: demo\nversion: {version}\n")).unwrap();
+        let file = format!("demo-{version}.tgz");
+        let status = std::process::Command::new("tar")
+            .args(["czf", served.join(&file).to_str().unwrap(), "demo"])
+            .current_dir(upstream.dir.path().join("chart"))
+            .status()
+            .unwrap();
+        assert!(status.success());
+        index.push_str(&format!("  - {{apiVersion: v2, name: demo, version: {version}, urls: ['{file}']}}\n"));
+    }
+    std::fs::write(served.join("index.yaml"), index).unwrap();
+    let (url, count) = serve_files(served).await;
+    let engine = engine(&upstream, with_worker());
+    let source = |extra: Value| {
+        let mut source = json!({"repoURL": url, "chart": "demo", "targetRevision": "^1"});
+        for (key, value) in extra.as_object().unwrap() {
+            source[key] = value.clone();
+        }
+        json!([source, {"ref": "lent"}])
+    };
+    let denied = engine.manifests(&request(&upstream, "app", source(json!({})))).await.unwrap_err();
+    assert!(denied.to_string().contains("401"), "{denied}");
+    let mut repositories = Repositories::new();
+    let secret = json!({"metadata": {"name": "s", "labels": {crate::secret::SECRET_TYPE_LABEL: "repository"}},
+        "stringData": {"url": url, "type": "helm", "username": "u", "password": "hunter2"}});
+    repositories.add_secret(&secret).unwrap();
+    engine.set_repositories(repositories);
+    engine.invalidate(&url).await;
+
+    let value = |manifests: &Manifests| manifests.manifests[0]["data"]["v"].as_str().unwrap().to_string();
+    let first = engine.manifests(&request(&upstream, "app", source(json!({})))).await.unwrap();
+    assert_eq!((value(&first), &*first.sources[0].commit), ("1.4.0 default".into(), "1.4.0"));
+    let asked = count.load(Ordering::Relaxed);
+    assert!(engine.manifests(&request(&upstream, "app", source(json!({})))).await.unwrap().from_cache);
+    assert_eq!(count.load(Ordering::Relaxed), asked, "nobody is asked again");
+    let cases = [
+        (json!({"targetRevision": "2.0.0", "helm": {"valueFiles": ["values-chart.yaml"]}}), "2.0.0 in the chart"),
+        (json!({"targetRevision": "1.0.0", "helm": {"valueFiles": ["$lent/values/prod.yaml"]}}), "1.0.0 lent"),
+        (
+            json!({"targetRevision": "*", "helm": {"valueFiles": ["no.yaml"], "ignoreMissingValueFiles": true}}),
+            "2.0.0 default",
+        ),
+    ];
+    for (extra, expected) in cases {
+        assert_eq!(value(&engine.manifests(&request(&upstream, "app", source(extra))).await.unwrap()), expected);
+    }
+    for (extra, expected) in [
+        (json!({"targetRevision": "9.9.9"}), "9.9.9"),
+        (json!({"targetRevision": "^9"}), "^9"),
+        (json!({"chart": "nope"}), "nope"),
+        (json!({"helm": {"valueFiles": ["no.yaml"]}}), "no.yaml does not exist in the chart"),
+    ] {
+        let error = engine.manifests(&request(&upstream, "app", source(extra))).await.unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains(&url) && !error.contains("hunter2"), "{error}");
+    }
 }

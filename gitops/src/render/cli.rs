@@ -14,6 +14,13 @@ use crate::repo::command::ProcessGroup;
 use crate::repo::{Kind, Mode, RepoError};
 
 pub(super) async fn helm(job: &mut Job<'_>, helm: &HelmSource, input: &HelmInput) -> Result<Output, RenderError> {
+    if input.chart.is_some() {
+        return Err(RenderError::ToolUnavailable(format!(
+            "chart {} of a chart repository needs tidegate-render-worker (TIDEGATE_RENDER_WORKER, beside the executable, \
+             PATH), which was not found",
+            job.path
+        )));
+    }
     let program = program(job, "helm")?;
     let dir = checkout(job).await?;
     let values = tempfile::tempdir().map_err(|error| job.tool_error("helm", error.to_string()))?;
@@ -181,7 +188,7 @@ pub(super) async fn checkout(job: &Job<'_>) -> Result<tempfile::TempDir, RenderE
     files.depends_on_tree("", "").await?;
     let failed = |error: std::io::Error| RenderError::ToolUnavailable(format!("temporary directory: {error}"));
     let dir = tempfile::Builder::new().prefix("tidegate-checkout-").tempdir().map_err(failed)?;
-    let snapshot = files.own();
+    let snapshot = files.own()?;
     let root = snapshot.lookup("").await?.ok_or_else(|| files.no_such_path("."))?;
     let mut ahead = vec![(String::new(), root)];
     while let Some((prefix, found)) = ahead.pop() {

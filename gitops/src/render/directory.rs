@@ -26,7 +26,7 @@ pub(super) async fn render(job: &mut Job<'_>) -> Result<Output, RenderError> {
             }
             continue;
         }
-        let content = files.own().read(&found).await?;
+        let content = files.own()?.read(&found).await?;
         total += content.len() as u64;
         if total > limit {
             return Err(RenderError::TooLarge {
@@ -97,7 +97,7 @@ async fn select(job: &Job<'_>, options: &DirectorySource) -> Result<Vec<(String,
                 continue;
             }
             let path = join(&job.path, &entry.name);
-            let found = files.own().lookup(&path).await?;
+            let found = files.own()?.lookup(&path).await?;
             if entry.mode == Mode::Symlink {
                 // Its own line does not change when what it leads to does.
                 files.depends_on_tree("", &path).await?;

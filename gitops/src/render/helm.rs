@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
-use tidegate_crds::application::HelmSource;
+use tidegate_crds::application::{HelmSource, Source};
 
 use super::{Job, Output, RenderError, cli, join};
 use crate::glob;
-use crate::source::{render_namespace, text};
+use crate::repo::url;
+use crate::secret::Repositories;
+use crate::source::{self, SourceKind, render_namespace, text};
 
 /// A values file, as content or as the URL of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +17,15 @@ pub(super) struct Values {
     pub name: String,
     pub text: String,
     pub url: String,
+    /// The file lies in the chart, which only the worker has.
+    pub in_chart: bool,
+}
+
+impl Values {
+    fn text(name: String, content: &[u8]) -> Values {
+        let text = String::from_utf8_lossy(content).into_owned();
+        Values { name, text, url: String::new(), in_chart: false }
+    }
 }
 
 /// Everything that Helm needs to know besides the chart.
@@ -29,6 +40,8 @@ pub(super) struct HelmInput {
     /// `name=value`.
     pub set: Vec<String>,
     pub set_string: Vec<String>,
+    /// A chart of a chart repository, in place of one in Git.
+    pub chart: Option<Value>,
     /// Name and content.
     pub set_file: Vec<(String, String)>,
 }
@@ -41,11 +54,13 @@ pub(super) async fn render(job: &mut Job<'_>) -> Result<Output, RenderError> {
     }
     let request = json!({"helm": {
         "path": job.path,
+        "chart": input.chart,
+        "ignoreMissingValueFiles": helm.ignore_missing_value_files,
         "releaseName": input.release_name,
         "namespace": input.namespace,
         "kubeVersion": input.kube_version,
         "apiVersions": input.api_versions,
-        "values": input.values.iter().map(|v| json!({"name": v.name, "text": v.text, "url": v.url})).collect::<Vec<_>>(),
+        "values": input.values.iter().map(|v| json!({"name": v.name, "text": v.text, "url": v.url, "inChart": v.in_chart})).collect::<Vec<_>>(),
         "set": input.set,
         "setString": input.set_string,
         "setFile": input.set_file.iter().map(|(name, text)| json!({"name": name, "text": text})).collect::<Vec<_>>(),
@@ -53,25 +68,42 @@ pub(super) async fn render(job: &mut Job<'_>) -> Result<Output, RenderError> {
         "skipTests": helm.skip_tests,
         "skipSchemaValidation": helm.skip_schema_validation,
         "passCredentials": helm.pass_credentials,
-        "repositories": repositories(job),
+        "repositories": repositories(job.request.repositories, job.request.project),
     }});
     let output = job.request.tools.ask("helm", &request, job.request, &job.path).await?;
     job.warnings.extend(output.warnings.iter().cloned());
     Ok(output)
 }
 
-/// Chart repositories that this project may use.
-fn repositories(job: &Job<'_>) -> Vec<Value> {
-    let all = job.request.repositories;
+/// The chart that a source of a chart repository names, at the version that was chosen.
+fn chart(job: &Job<'_>) -> Option<Value> {
+    (source::kind(&job.source) != SourceKind::Git).then(|| {
+        let (repository, name) = repository_and_name(&job.source, job.request.repositories, job.request.project);
+        json!({"repository": repository, "name": name, "version": job.request.files.commit()})
+    })
+}
+
+/// Where a chart is. A registry is marked by `oci://`, or by its Secret.
+pub(crate) fn repository_and_name(source: &Source, repositories: &Repositories, project: &str) -> (String, String) {
+    let url = url::display(&source.repo_url);
+    let oci = !url.contains("://") && repositories.find(&source.repo_url, project).enable_oci;
+    let repository = if oci { format!("oci://{url}") } else { url };
+    (repository, text(&source.chart).to_string())
+}
+
+/// Chart repositories and registries that a project may use, with their credentials, for the worker.
+pub(crate) fn repositories(all: &Repositories, project: &str) -> Vec<Value> {
     all.entries()
         .iter()
-        .filter(|entry| entry.kind == "helm" || entry.kind == "oci" || entry.enable_oci)
-        .filter(|entry| entry.project.is_empty() || entry.project == job.request.project)
+        .chain(all.templates())
+        .filter(|entry| entry.kind != "git" || entry.enable_oci)
+        .filter(|entry| entry.project.is_empty() || entry.project == project)
         .map(|entry| {
-            let found = all.find(&entry.url, job.request.project);
+            let found = all.find(&entry.url, project);
             let host = entry.url.split("://").last().unwrap_or_default().split('/').next().unwrap_or_default();
+            let oci = entry.enable_oci && !entry.url.contains("://");
             json!({
-                "url": if entry.enable_oci && !entry.url.contains("://") { format!("oci://{}", entry.url) } else { entry.url.clone() },
+                "url": if oci { format!("oci://{}", entry.url) } else { url::display(&entry.url) },
                 "username": found.username,
                 "password": found.password.reveal(),
                 "insecure": found.insecure,
@@ -95,13 +127,14 @@ async fn input(job: &Job<'_>, helm: &HelmSource) -> Result<HelmInput, RenderErro
         kube_version: job.kube_version(&helm.kube_version),
         api_versions: job.api_versions(&helm.api_versions),
         values: value_files(job, helm).await?,
+        chart: chart(job),
         ..HelmInput::default()
     };
     let object = !helm.values_object.is_null() && helm.values_object.as_object().is_none_or(|map| !map.is_empty());
     let inline = if object { helm.values_object.to_string() } else { text(&helm.values).to_string() };
     if !inline.trim().is_empty() {
         let name = if object { "helm.valuesObject" } else { "helm.values" };
-        input.values.push(Values { name: name.into(), text: inline, url: String::new() });
+        input.values.push(Values::text(name.into(), inline.as_bytes()));
     }
     for parameter in &helm.parameters {
         let line = format!("{}={}", parameter.name, escaped(&job.substitute(&parameter.value)));
@@ -179,10 +212,15 @@ async fn value_files(job: &Job<'_>, helm: &HelmSource) -> Result<Vec<Values>, Re
             if !job.request.settings.values_file_schemes.iter().any(|known| known.eq_ignore_ascii_case(scheme)) {
                 return Err(job.tool_error("helm", format!("values file {name}: scheme {scheme:?} is not permitted")));
             }
-            out.push(Values { name: name.clone(), text: String::new(), url: name.clone() });
+            out.push(Values { name: name.clone(), text: String::new(), url: name.clone(), in_chart: false });
             continue;
         }
         let (reference, path) = place(job, name)?;
+        if reference.is_empty() && source::kind(&job.source) != SourceKind::Git {
+            let name = name.trim_start_matches('/').to_string();
+            out.push(Values { name, text: String::new(), url: String::new(), in_chart: true });
+            continue;
+        }
         if is_glob(name) {
             let mut any = false;
             for (reference, path) in expand(job, &reference, &path).await? {
@@ -191,8 +229,7 @@ async fn value_files(job: &Job<'_>, helm: &HelmSource) -> Result<Vec<Values>, Re
                     continue;
                 }
                 if let Some(content) = files.read_from(&reference, &path).await? {
-                    let text = String::from_utf8_lossy(&content).into_owned();
-                    out.push(Values { name: path, text, url: String::new() });
+                    out.push(Values::text(path, &content));
                 }
             }
             if !any && !helm.ignore_missing_value_files {
@@ -201,10 +238,7 @@ async fn value_files(job: &Job<'_>, helm: &HelmSource) -> Result<Vec<Values>, Re
             continue;
         }
         match files.read_from(&reference, &path).await? {
-            Some(content) => {
-                let text = String::from_utf8_lossy(&content).into_owned();
-                out.push(Values { name: name.clone(), text, url: String::new() });
-            }
+            Some(content) => out.push(Values::text(name.clone(), &content)),
             None if helm.ignore_missing_value_files => {}
             None => return Err(job.tool_error("helm", format!("values file {name} does not exist"))),
         }

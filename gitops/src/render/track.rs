@@ -29,7 +29,7 @@ pub enum What {
     Listing,
     /// Names and content of the files in a directory, without what is in its sub-directories.
     Contents,
-    /// The commit itself, whatever it changed.
+    /// The commit itself, whatever it changed, or the name that it goes by.
     Commit,
     /// The destination cluster's version and what it serves.
     Cluster,
@@ -38,8 +38,13 @@ pub enum What {
 /// The files that one source may read.
 #[derive(Debug)]
 pub struct Files {
-    own: Snapshot,
+    /// None for a chart of a chart repository, which has its own files.
+    own: Option<Snapshot>,
+    repo: String,
+    revision: String,
     lent: BTreeMap<String, Snapshot>,
+    /// How the user named the revision.
+    target_revision: String,
     /// Stands for the cluster's version and what it serves.
     cluster: String,
     seen: Mutex<BTreeMap<Dependency, String>>,
@@ -55,28 +60,67 @@ pub(crate) struct TreeFile {
 impl Files {
     /// `own` are the source's files, `lent` those of sources with a `ref`, by its name.
     pub fn new(own: Snapshot, lent: BTreeMap<String, Snapshot>, kube_version: &str, api_versions: &[String]) -> Files {
+        let (repo, revision) = (own.repo().to_string(), own.commit().to_string());
+        Files { own: Some(own), ..Files::of_chart(repo, revision, lent, kube_version, api_versions) }
+    }
+
+    /// The files of a chart that comes from a chart repository: only what others lend.
+    pub fn of_chart(
+        repo: String,
+        version: String,
+        lent: BTreeMap<String, Snapshot>,
+        kube_version: &str,
+        api_versions: &[String],
+    ) -> Files {
         let cluster = sha256(format!("{kube_version}\n{}", api_versions.join("\n")).as_bytes());
-        Files { own, lent, cluster, seen: Mutex::default() }
+        Files {
+            own: None,
+            repo,
+            revision: version,
+            target_revision: String::new(),
+            lent,
+            cluster,
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Says how the user named the revision, for what is made from that name.
+    pub fn named(self, target_revision: &str) -> Files {
+        Files { target_revision: target_revision.to_string(), ..self }
+    }
+
+    fn revision_value(&self) -> String {
+        format!("{} {}", self.revision, self.target_revision)
     }
 
     pub fn repo(&self) -> &str {
-        self.own.repo()
+        &self.repo
     }
 
+    /// The commit, or the version of a chart.
     pub fn commit(&self) -> &str {
-        self.own.commit()
+        &self.revision
     }
 
-    pub(crate) fn own(&self) -> &Snapshot {
-        &self.own
+    /// The source's own files.
+    ///
+    /// # Errors
+    /// It is a chart of a chart repository.
+    pub(crate) fn own(&self) -> Result<&Snapshot, RepoError> {
+        self.own.as_ref().ok_or_else(|| self.at("", "a chart of a chart repository has no files in Git"))
     }
 
     pub(crate) fn no_such_path(&self, path: &str) -> RepoError {
-        self.own.no_such_path(path)
+        RepoError::PathNotFound { repo: self.repo.clone(), revision: self.revision.clone(), path: path.to_string() }
     }
 
     pub(crate) fn at(&self, path: &str, detail: &str) -> RepoError {
-        self.own.at(path, detail)
+        RepoError::Path {
+            repo: self.repo.clone(),
+            revision: self.revision.clone(),
+            path: path.to_string(),
+            detail: detail.to_string(),
+        }
     }
 
     /// True when another source lends its files under this name.
@@ -85,7 +129,7 @@ impl Files {
     }
 
     pub(crate) fn depends_on_commit(&self) {
-        self.note("", What::Commit, "", self.commit().to_string());
+        self.note("", What::Commit, "", self.revision_value());
     }
 
     pub(crate) fn depends_on_cluster(&self) {
@@ -93,7 +137,7 @@ impl Files {
     }
 
     fn snapshot(&self, reference: &str) -> Option<&Snapshot> {
-        if reference.is_empty() { Some(&self.own) } else { self.lent.get(reference) }
+        if reference.is_empty() { self.own.as_ref() } else { self.lent.get(reference) }
     }
 
     fn note(&self, reference: &str, what: What, path: &str, value: String) {
@@ -132,16 +176,19 @@ impl Files {
     }
 
     async fn value(&self, dependency: &Dependency) -> Result<Option<String>, RepoError> {
-        let Some(snapshot) = self.snapshot(&dependency.reference) else { return Ok(None) };
-        let found = match dependency.what {
-            What::Commit => return Ok(Some(snapshot.commit().to_string())),
+        match dependency.what {
+            What::Commit => return Ok(Some(self.revision_value())),
             What::Cluster => return Ok(Some(self.cluster.clone())),
-            _ => match snapshot.lookup(&dependency.path).await {
+            _ => {}
+        }
+        let Some(snapshot) = self.snapshot(&dependency.reference) else { return Ok(None) };
+        let found = {
+            match snapshot.lookup(&dependency.path).await {
                 Ok(found) => found,
                 // A path that cannot be followed is no reason to fail here: rendering will say it.
                 Err(RepoError::Path { .. }) => return Ok(None),
                 Err(error) => return Err(error),
-            },
+            }
         };
         Ok(Some(match dependency.what {
             What::Object => object_value(found.as_ref()),
@@ -159,7 +206,7 @@ impl Files {
 
     /// Follows a path; only whether it is there, and as what, counts.
     pub(crate) async fn lookup(&self, path: &str) -> Result<Option<Found>, RepoError> {
-        let found = self.own.lookup(path).await?;
+        let found = self.own()?.lookup(path).await?;
         self.note("", What::Kind, path, kind_value(found.as_ref()));
         Ok(found)
     }
@@ -197,11 +244,15 @@ impl Files {
     }
 
     async fn entries(&self, path: &str, what: What) -> Result<Option<Arc<[TreeEntry]>>, RepoError> {
-        let Some(found) = self.own.lookup(path).await?.filter(|found| found.kind == Kind::Directory) else {
-            self.note("", What::Kind, path, kind_value(self.own.lookup(path).await?.as_ref()));
-            return Ok(None);
+        let own = self.own()?;
+        let found = match own.lookup(path).await? {
+            Some(found) if found.kind == Kind::Directory => found,
+            other => {
+                self.note("", What::Kind, path, kind_value(other.as_ref()));
+                return Ok(None);
+            }
         };
-        let entries = self.own.list(&found).await?;
+        let entries = own.list(&found).await?;
         let value = if what == What::Listing { listing_value(&entries) } else { contents_value(&entries) };
         self.note("", what, path, value);
         Ok(Some(entries))
@@ -219,12 +270,13 @@ impl Files {
     /// All files under a directory, in order of their names, links followed. None when it is no directory.
     pub(crate) async fn tree(&self, path: &str) -> Result<Option<Vec<TreeFile>>, RepoError> {
         self.depends_on_tree("", path).await?;
-        let Some(root) = self.own.lookup(path).await?.filter(|found| found.kind == Kind::Directory) else {
+        let own = self.own()?;
+        let Some(root) = own.lookup(path).await?.filter(|found| found.kind == Kind::Directory) else {
             return Ok(None);
         };
         let mut files = Vec::new();
         for (name, found) in self.walk("", &root, true).await? {
-            files.push(TreeFile { content: self.own.read(&found).await?, name });
+            files.push(TreeFile { content: own.read(&found).await?, name });
         }
         Ok(Some(files))
     }

@@ -13,11 +13,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Semaphore;
 
+use tidegate_crds::application::Source;
+
 use super::track::Files;
 use super::{Output, RenderError, RenderRequest, RenderSettings};
 use crate::repo::command::ProcessGroup;
 use crate::repo::objects::lock;
 use crate::repo::{Kind, Mode};
+use crate::secret::Repositories;
+use crate::source::text;
 
 /// An unused worker ends after this.
 const IDLE: Duration = Duration::from_secs(60);
@@ -133,6 +137,16 @@ impl Tools {
         render: &RenderRequest<'_>,
         path: &str,
     ) -> Result<Output, RenderError> {
+        self.request(tool, request, render.files, path).await
+    }
+
+    async fn request(
+        &self,
+        tool: &'static str,
+        request: &Value,
+        files: &Files,
+        path: &str,
+    ) -> Result<Output, RenderError> {
         let Some(program) = &self.worker else {
             return Err(RenderError::ToolUnavailable(format!(
                 "{tool} is needed for {path}, and neither tidegate-render-worker (TIDEGATE_RENDER_WORKER, beside the \
@@ -150,7 +164,7 @@ impl Tools {
             Some(worker) => worker,
             None => self.start(program).map_err(broken)?,
         };
-        let asked = tokio::time::timeout(self.timeout, worker.converse(request, render.files));
+        let asked = tokio::time::timeout(self.timeout, worker.converse(request, files));
         let conversation = match asked.await {
             Ok(conversation) => conversation,
             Err(_) => return Err(RenderError::Timeout { tool, seconds: self.timeout.as_secs() }),
@@ -173,12 +187,36 @@ impl Tools {
         match ended {
             Ended::Done(output) => Ok(output),
             Ended::Failed(detail) => Err(RenderError::Tool {
-                repo: render.files.repo().to_string(),
-                revision: render.files.commit().to_string(),
+                repo: files.repo().to_string(),
+                revision: files.commit().to_string(),
                 path: path.to_string(),
                 tool,
                 detail,
             }),
+        }
+    }
+
+    /// The version of a chart that a range means.
+    ///
+    /// # Errors
+    /// The chart repository cannot be asked or has no such version.
+    pub(crate) async fn resolve_chart(
+        &self,
+        source: &Source,
+        repositories: &Repositories,
+        project: &str,
+    ) -> Result<String, RenderError> {
+        let (repository, name) = super::helm::repository_and_name(source, repositories, project);
+        let wanted = text(&source.target_revision);
+        let request = json!({"resolve": {
+            "chart": {"repository": repository, "name": name, "version": wanted},
+            "repositories": super::helm::repositories(repositories, project),
+        }});
+        let nothing = Files::of_chart(repository, wanted.to_string(), Default::default(), "", &[]);
+        let output = self.request("helm", &request, &nothing, &name).await?;
+        match output.manifests.first().and_then(Value::as_str) {
+            Some(version) => Ok(version.to_string()),
+            None => Err(RenderError::ToolUnavailable("the render worker named no version".into())),
         }
     }
 

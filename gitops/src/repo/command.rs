@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -47,6 +48,8 @@ pub struct Access {
     files: Option<tempfile::TempDir>,
     /// Commits of history to fetch; 0 leaves the choice to us.
     pub depth: u32,
+    /// Differs between any two that were made: a failure with one says nothing about another.
+    pub(crate) id: u64,
 }
 
 impl std::fmt::Debug for Access {
@@ -198,7 +201,9 @@ impl Access {
                 secret.secret_name
             )));
         }
-        let mut access = Access { depth: secret.depth, ..Access::default() };
+        static MADE: AtomicU64 = AtomicU64::new(1);
+        let id = MADE.fetch_add(1, Ordering::Relaxed);
+        let mut access = Access { depth: secret.depth, id, ..Access::default() };
         access.hide(url, secret);
         match url.transport {
             Transport::Https | Transport::Http => access.http(url, secret, repositories, temporary),

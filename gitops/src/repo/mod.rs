@@ -58,7 +58,16 @@ pub struct Remotes {
     git: Arc<Git>,
     settings: Settings,
     counters: Arc<NetworkCounters>,
-    remotes: Mutex<HashMap<String, Arc<Remote>>>,
+    remotes: Mutex<HashMap<String, Known>>,
+}
+
+/// A remote, and how it is reached as long as these hold: the Secret and what is trusted.
+#[derive(Debug)]
+struct Known {
+    remote: Arc<Remote>,
+    secret: RepositorySecret,
+    trust: String,
+    access: Arc<Access>,
 }
 
 impl Remotes {
@@ -92,18 +101,34 @@ impl Remotes {
         repo_url: &str,
         secret: &RepositorySecret,
         repositories: &Repositories,
-    ) -> Result<(Arc<Remote>, Access), RepoError> {
+    ) -> Result<(Arc<Remote>, Arc<Access>), RepoError> {
         let parsed = RepoUrl::parse(repo_url).map_err(RepoError::InvalidUrl)?;
-        let access = Access::new(&parsed, secret, repositories, &self.root.join("tmp"))?;
-        let key = format!("{}\n{}\n{}", url::normalize(repo_url), secret.project, parsed.address);
+        let trust = match parsed.transport {
+            url::Transport::Ssh => repositories.known_hosts(),
+            _ => repositories.certificates(&parsed.host).unwrap_or_default(),
+        };
+        // Whoever brings credentials of his own in the URL does not share what others see.
+        let own = sha256(format!("{}\n{}", parsed.username, parsed.password).as_bytes());
+        let key = format!("{}\n{}\n{}\n{own}", url::normalize(repo_url), secret.project, parsed.address);
         let mut remotes = lock(&self.remotes);
-        if let Some(remote) = remotes.get(&key) {
-            return Ok((remote.clone(), access));
+        if let Some(known) = remotes.get(&key)
+            && known.secret == *secret
+            && known.trust == trust
+        {
+            return Ok((known.remote.clone(), known.access.clone()));
         }
-        let dir = self.root.join("git").join(&sha256(key.as_bytes())[..40]);
-        let remote = Remote::new(parsed, dir, self.git.clone(), self.settings.clone(), self.counters.clone());
-        let remote = Arc::new(remote);
-        remotes.insert(key, remote.clone());
+        let access = Arc::new(Access::new(&parsed, secret, repositories, &self.root.join("tmp"))?);
+        let remote = match remotes.get(&key) {
+            Some(known) => known.remote.clone(),
+            None => {
+                let dir = self.root.join("git").join(&sha256(key.as_bytes())[..40]);
+                let counters = self.counters.clone();
+                Arc::new(Remote::new(parsed, dir, self.git.clone(), self.settings.clone(), counters))
+            }
+        };
+        let known =
+            Known { remote: remote.clone(), secret: secret.clone(), trust: trust.to_string(), access: access.clone() };
+        remotes.insert(key, known);
         Ok((remote, access))
     }
 
@@ -113,7 +138,7 @@ impl Remotes {
         let matching: Vec<Arc<Remote>> = lock(&self.remotes)
             .iter()
             .filter(|(key, _)| key.starts_with(&prefix))
-            .map(|(_, remote)| remote.clone())
+            .map(|(_, known)| known.remote.clone())
             .collect();
         for remote in matching {
             remote.invalidate().await;

@@ -14,7 +14,7 @@ use super::error::RepoError;
 use super::objects::{Objects, lock};
 use super::refs::{Refs, is_commit};
 use super::tree::Snapshot;
-use super::url::{RepoUrl, Transport, display};
+use super::url::{RepoUrl, display};
 
 /// The first pause after a failure; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -78,15 +78,20 @@ struct Failure {
     error: RepoError,
     asked: Instant,
     pause: Duration,
+    /// Whose credentials were used.
+    access: u64,
 }
 
 impl Failure {
-    fn after(previous: Option<&Failure>, error: RepoError, asked: Instant) -> Failure {
+    fn after(previous: Option<&Failure>, error: RepoError, asked: Instant, access: &Access) -> Failure {
         let pause = previous.map_or(FIRST_PAUSE, |failure| (failure.pause * 2).min(LONGEST_PAUSE));
-        Failure { error, asked, pause }
+        Failure { error, asked, pause, access: access.id }
     }
 
-    fn still_holds(&self, since: Option<Instant>) -> bool {
+    fn still_holds(&self, since: Option<Instant>, access: &Access) -> bool {
+        if self.access != access.id {
+            return false;
+        }
         match since {
             Some(since) if self.asked < since => false,
             _ => self.asked.elapsed() < self.pause,
@@ -140,7 +145,7 @@ impl Remote {
             }
         }
         if let Some(failure) = &listing.failure
-            && failure.still_holds(since)
+            && failure.still_holds(since, access)
         {
             return Err(failure.error.clone());
         }
@@ -155,7 +160,7 @@ impl Remote {
                 Ok(refs)
             }
             Err(error) => {
-                listing.failure = Some(Failure::after(listing.failure.as_ref(), error.clone(), asked));
+                listing.failure = Some(Failure::after(listing.failure.as_ref(), error.clone(), asked, access));
                 Err(error)
             }
         }
@@ -255,7 +260,7 @@ impl Remote {
             return Ok(());
         }
         if let Some(failure) = fetching.failures.get(commit)
-            && failure.still_holds(since)
+            && failure.still_holds(since, access)
         {
             return Err(failure.error.clone());
         }
@@ -280,7 +285,7 @@ impl Remote {
                 Ok(())
             }
             Err(error) => {
-                let failure = Failure::after(fetching.failures.get(commit), error.clone(), asked);
+                let failure = Failure::after(fetching.failures.get(commit), error.clone(), asked, access);
                 if fetching.failures.len() > 256 {
                     fetching.failures.clear();
                 }
@@ -422,11 +427,6 @@ impl Remote {
         if let Err(error) = outcome.await {
             tracing::warn!(repository = %self.repo, %error, "the local copy could not be tidied");
         }
-    }
-
-    /// Whether the address is a directory of this machine.
-    pub fn is_local(&self) -> bool {
-        self.url.transport == Transport::File
     }
 }
 

@@ -24,7 +24,12 @@ pub struct BuildEnvInput<'a> {
 }
 
 /// Names that change with the commit: text that names one of them is rendered anew for every commit.
-const OF_THE_COMMIT: [&str; 3] = ["ARGOCD_APP_REVISION", "ARGOCD_APP_REVISION_SHORT", "ARGOCD_APP_REVISION_SHORT_8"];
+const OF_THE_COMMIT: [&str; 4] = [
+    "ARGOCD_APP_REVISION",
+    "ARGOCD_APP_REVISION_SHORT",
+    "ARGOCD_APP_REVISION_SHORT_8",
+    "ARGOCD_APP_SOURCE_TARGET_REVISION",
+];
 
 /// What a substitution looked at, so that a cache knows what the result depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
