@@ -254,6 +254,8 @@ mod tests {
             rollout: String::new(),
             message: String::new(),
             time: None,
+            aborted_at: String::new(),
+            accepted: false,
         };
         let reason = |change: fn(&mut AutoState<'_>)| {
             let mut case = Case::new(json!({"selfHeal": true}));

@@ -42,6 +42,8 @@ pub struct RefreshState<'a> {
     pub app: &'a Application,
     /// What something in this process asked for: a changed object, a webhook, an operation that ended.
     pub requested: Option<Level>,
+    /// When this process compared the last time; later than `status.reconciledAt` when nothing had to be written.
+    pub compared_at: Option<Timestamp>,
     /// How long a comparison is good for; zero for ever.
     pub expiry: Duration,
     /// How long manifests are good for; zero for ever.
@@ -91,7 +93,7 @@ pub fn decide_refresh(state: &RefreshState<'_>, now: Timestamp) -> Option<Refres
     if state.last_hard.is_some() && is_over(state.last_hard, state.hard_expiry) {
         return refresh(Level::LatestForced, true, "its manifests are old");
     }
-    if is_over(status.reconciled_at.as_ref().map(|t| t.0), state.expiry) {
+    if is_over(status.reconciled_at.as_ref().map(|t| t.0).max(state.compared_at), state.expiry) {
         return refresh(Level::Latest, false, "its comparison is old");
     }
     state.requested.and_then(|level| refresh(level, false, "something changed"))
@@ -119,6 +121,7 @@ mod tests {
         let state = RefreshState {
             app: &app,
             requested,
+            compared_at: None,
             expiry: Duration::from_secs(120),
             hard_expiry: Duration::from_secs(1000),
             last_hard: Some(start),

@@ -31,6 +31,12 @@ pub struct Rejection {
     pub message: String,
     /// When this was noticed.
     pub time: Option<Timestamp>,
+    /// `status.abortedAt` of the Rollout.
+    pub aborted_at: String,
+    /// A user asked for the revision in spite of it, so it keeps nothing from being applied. Remembered so that the same
+    /// abort does not reject the revision again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub accepted: bool,
 }
 
 /// What sources lead to: the commits, and a hash of what is read of them.
@@ -74,7 +80,13 @@ pub fn write(rejections: &[Rejection]) -> Option<String> {
 
 /// The rejection that keeps `content` from being applied.
 pub fn find<'a>(rejections: &'a [Rejection], content: &Content) -> Option<&'a Rejection> {
-    rejections.iter().find(|r| r.is_about(content))
+    rejections.iter().find(|r| !r.accepted && r.is_about(content))
+}
+
+/// The rejections after a user asked for `content` in spite of them.
+pub fn accept(rejections: &[Rejection], content: &Content) -> Vec<Rejection> {
+    let accept = |r: &Rejection| Rejection { accepted: r.accepted || r.is_about(content), ..r.clone() };
+    rejections.iter().map(accept).collect()
 }
 
 /// An aborted Rollout.
@@ -84,6 +96,8 @@ pub struct Aborted {
     pub rollout: String,
     /// Why.
     pub message: String,
+    /// `status.abortedAt`, which tells one abort from the next.
+    pub at: String,
 }
 
 /// Whether this live Rollout is aborted, and why. A status that is about an older specification says nothing.
@@ -106,6 +120,7 @@ pub fn aborted(live: &Value) -> Option<Aborted> {
     Some(Aborted {
         rollout: format!("{}/{}", object::namespace(live), object::name(live)),
         message: message.unwrap_or_else(|| object::text(live, "/status/message")).to_owned(),
+        at: object::text(live, "/status/abortedAt").to_owned(),
     })
 }
 
@@ -135,15 +150,19 @@ pub fn update(rejections: &[Rejection], seen: &Observation<'_>, now: Timestamp) 
     }
     if is_applied {
         for aborted in seen.aborted {
-            if next.iter().any(|r| r.rollout == aborted.rollout) {
+            let known = |r: &Rejection| r.rollout == aborted.rollout && (!r.accepted || r.aborted_at == aborted.at);
+            if next.iter().any(known) {
                 continue;
             }
+            next.retain(|r| r.rollout != aborted.rollout);
             next.push(Rejection {
                 revisions: desired.revisions.clone(),
                 tree: desired.tree.clone(),
                 rollout: aborted.rollout.clone(),
                 message: aborted.message.clone(),
                 time: Some(now),
+                aborted_at: aborted.at.clone(),
+                accepted: false,
             });
         }
     }
@@ -183,7 +202,7 @@ mod tests {
     }
 
     fn bad() -> Vec<Aborted> {
-        vec![Aborted { rollout: "ns/web".into(), message: "metric failed".into() }]
+        vec![Aborted { rollout: "ns/web".into(), message: "metric failed".into(), at: "1".into() }]
     }
 
     fn look(
@@ -281,6 +300,17 @@ mod tests {
         assert!(!is_overruled(&rejected[0], &operation(json!({"sync": {}, "initiatedBy": {"automated": true}})), &b));
         assert!(!is_overruled(&rejected[0], &operation(json!({"sync": {"dryRun": true}})), &b));
         assert!(!is_overruled(&rejected[0], &operation(json!({"sync": {}})), &content("a", "tree-a")));
+    }
+
+    #[test]
+    fn what_a_user_accepted_is_rejected_again_only_by_another_abort() {
+        let b = content("b", "tree-b");
+        let accepted = accept(&look(&[], &b, "b", true, &bad()), &b);
+        assert_eq!(find(&accepted, &b), None);
+        assert_eq!(look(&accepted, &b, "b", true, &bad()), accepted);
+        let again = [Aborted { at: "2".into(), ..bad().remove(0) }];
+        let rejected = look(&accepted, &b, "b", true, &again);
+        assert_eq!((rejected.len(), find(&rejected, &b).is_some()), (1, true));
     }
 
     #[test]
