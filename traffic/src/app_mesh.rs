@@ -79,6 +79,18 @@ impl AppMesh {
         Ok(())
     }
 
+    /// Whether the canary has more weight now than it is to have.
+    fn loses(&self, routes: &[Value], input: &Input<'_>) -> bool {
+        let targets = routes.iter().flat_map(|route| {
+            let rules = ROUTE_KINDS.iter().filter_map(|kind| route.get(*kind));
+            rules.flat_map(|rule| list(rule, "/action/weightedTargets"))
+        });
+        let mut weights = targets
+            .filter(|target| text(target, "/virtualNodeRef/name") == Some(self.canary_node.as_str()))
+            .filter_map(|target| target.get("weight").and_then(Value::as_i64));
+        weights.any(|weight| weight > input.canary_weight.into())
+    }
+
     /// Sets the weights of a route. False when it does not lead to both nodes.
     fn weigh(&self, route: &mut Value, router_namespace: &str, input: &Input<'_>) -> bool {
         let Some(kind) = ROUTE_KINDS.iter().find(|kind| route.get(**kind).is_some()) else { return false };
@@ -120,7 +132,7 @@ impl Router for AppMesh {
     }
 
     fn plan(&self, input: &Input<'_>) -> Result<Plan, RouterError> {
-        let mut plan = Plan::default();
+        let mut selection = Plan::default();
         let stable_hash = if input.stable_hash.is_empty() { NO_STABLE } else { input.stable_hash };
         let same = input.canary_hash.is_empty() || input.canary_hash == input.stable_hash;
         let canary_hash = if same { NO_CANARY } else { input.canary_hash };
@@ -133,8 +145,9 @@ impl Router for AppMesh {
             nodes.reverse();
         }
         for (node, hash) in nodes {
-            self.select(node, hash, input, &mut plan)?;
+            self.select(node, hash, input, &mut selection)?;
         }
+        let mut plan = Plan::default();
         let service = self.find(input.objects, &self.service())?;
         let target = self.router(service).ok_or_else(|| {
             let field = "spec.provider.virtualRouter.virtualRouterRef";
@@ -143,6 +156,9 @@ impl Router for AppMesh {
         let before = self.find(input.objects, &target)?;
         let mut routes = list(before, "/spec/routes").to_vec();
         let mut any = false;
+        // Only when the canary's node is to select other pods, the traffic that it loses leaves first.
+        let selected = canary_node.and_then(|node| text(node, &selector));
+        let leaves_first = selected.is_some_and(|hash| hash != canary_hash) && self.loses(&routes, input);
         for (index, route) in routes.iter_mut().enumerate() {
             let name = text(route, "/name").unwrap_or_default().to_owned();
             if !self.routes.is_empty() && !self.routes.contains(&name) {
@@ -164,7 +180,7 @@ impl Router for AppMesh {
         plan.update(&target, before, &after, "UpdatedVirtualRouter", || {
             format!("VirtualRouter `{}` set to desiredWeight '{}'", target.name, input.canary_weight)
         });
-        Ok(plan)
+        Ok(if leaves_first { plan.then(selection) } else { selection.then(plan) })
     }
 }
 
@@ -225,9 +241,21 @@ mod tests {
         let mut promoted = wanted(0);
         promoted.stable_hash = "new".into();
         let plan = settle(&*app_mesh(), &promoted, &mut objects);
-        assert_eq!(plan.writes[0].target().name, "canary-node", "two nodes never select the same pods");
+        // Two nodes never select the same pods, and a node that loses its pods has lost its traffic before.
+        let names: Vec<_> = plan.writes.iter().map(|write| write.target().name.as_str()).collect();
+        assert_eq!(names, ["r", "canary-node", "stable-node"]);
         let canary = &object(&objects, "VirtualNode", "canary-node")["spec"]["podSelector"]["matchLabels"];
         assert_eq!(canary[POD_TEMPLATE_HASH], "canary-hash");
+    }
+
+    #[test]
+    fn a_superseded_canary_loses_its_traffic_before_its_node_selects_other_pods() {
+        let mut objects = cluster(mesh());
+        let last = |plan: crate::Plan| plan.writes.last().map(|write| write.target().kind.clone()).unwrap();
+        assert_eq!(last(settle(&*app_mesh(), &wanted(25), &mut objects)), "VirtualRouter");
+        let mut next = wanted(0);
+        next.canary_hash = "newer".into();
+        assert_eq!(last(settle(&*app_mesh(), &next, &mut objects)), "VirtualNode");
     }
 
     #[test]

@@ -177,6 +177,25 @@ impl Istio {
         Ok(())
     }
 
+    /// A subset selects its pods before traffic goes there. Only when the canary subset is to select other pods, which
+    /// may not be ready, the traffic that the canary loses leaves first.
+    fn leaves_first(&self, input: &Input<'_>) -> bool {
+        let Some(rule) = &self.rule else { return false };
+        let Some(before) = input.objects.get(&self.destination_rule(rule)) else { return false };
+        let subset = |s: &&Value| text(s, "/name") == Some(rule.canary_subset_name.as_str());
+        let selected = list(before, "/spec/subsets").iter().find(subset);
+        let selected = selected.and_then(|s| text(s, &format!("/labels/{}", keys::POD_TEMPLATE_HASH)));
+        let loses = |service| {
+            let Some(found) = input.objects.get(&self.virtual_service(service)) else { return false };
+            let routes = ["/spec/http", "/spec/tls", "/spec/tcp"].into_iter().flat_map(|field| list(found, field));
+            let more = |d: &Value| d.get("weight").and_then(Value::as_i64) > Some(input.canary_weight.into());
+            let mut ours =
+                routes.filter(|route| !self.is_managed(route, input)).flat_map(|route| list(route, "/route"));
+            ours.any(|destination| self.role(destination, input) == Role::Canary && more(destination))
+        };
+        selected.is_some_and(|hash| hash != input.canary_hash) && self.services.iter().any(loses)
+    }
+
     fn role(&self, destination: &Value, input: &Input<'_>) -> Role {
         let host = text(destination, "/destination/host").unwrap_or_default();
         let host = host.split('.').next().unwrap_or_default();
@@ -279,12 +298,12 @@ impl Router for Istio {
     }
 
     fn plan(&self, input: &Input<'_>) -> Result<Plan, RouterError> {
-        let mut plan = Plan::default();
-        // A subset selects its pods before traffic goes there.
+        let mut selection = Plan::default();
         let host = match &self.rule {
-            Some(rule) => self.plan_destination_rule(rule, input, &mut plan)?,
+            Some(rule) => self.plan_destination_rule(rule, input, &mut selection)?,
             None => String::new(),
         };
+        let mut plan = Plan::default();
         for service in &self.services {
             let target = self.virtual_service(service);
             let before = self.find(input.objects, &target)?;
@@ -311,7 +330,7 @@ impl Router for Istio {
                 format!("VirtualService `{}` set to desiredWeight '{}'", target.name, input.canary_weight)
             });
         }
-        Ok(plan)
+        Ok(if self.leaves_first(input) { plan.then(selection) } else { selection.then(plan) })
     }
 }
 

@@ -102,6 +102,18 @@ impl Plan {
         self.events.push(RouterEvent { warning: false, reason, message });
     }
 
+    /// This plan, and after it the other.
+    pub(crate) fn then(mut self, next: Self) -> Self {
+        self.writes.extend(next.writes);
+        self.events.extend(next.events);
+        self.verified = match (self.verified, next.verified) {
+            (Some(one), Some(other)) => Some(one && other),
+            (one, other) => one.or(other),
+        };
+        self.pending = self.pending.or(next.pending);
+        self
+    }
+
     /// Takes what one object tells about the data plane into account. One `false` makes the whole false.
     pub(crate) fn observe(&mut self, observation: Observation) {
         match observation {

@@ -165,6 +165,24 @@ fn a_destination_rule_selects_the_pods_before_traffic_goes_there() {
 }
 
 #[test]
+fn a_superseded_canary_loses_its_traffic_before_its_subset_selects_other_pods() {
+    let kinds = |plan: crate::Plan| plan.writes.iter().map(|write| write.target().kind.clone()).collect::<Vec<_>>();
+    let route = json!([subset("stable", 100), subset("canary", 0)]);
+    let mut objects = cluster([destination_rule(), virtual_service(json!({ "http": [{ "route": route }] }))]);
+    let router = by_subset(&[]);
+    assert_eq!(kinds(settle(&*router, &wanted(30), &mut objects)), ["DestinationRule", "VirtualService"]);
+    let mut next = wanted(0);
+    next.canary_hash = "newer".into();
+    assert_eq!(kinds(settle(&*router, &next, &mut objects)), ["VirtualService", "DestinationRule"]);
+    next.weight = 100;
+    assert_eq!(kinds(settle(&*router, &next, &mut objects)), ["VirtualService"]);
+    // At the end the stable subset has the new pods before it gets the traffic back.
+    next.weight = 0;
+    next.stable_hash = "newer".into();
+    assert_eq!(kinds(settle(&*router, &next, &mut objects)), ["DestinationRule", "VirtualService"]);
+}
+
+#[test]
 fn managed_routes_come_first_in_their_order() {
     let user = json!({ "name": "user", "route": [to("docs", 100)] });
     let mut objects = cluster([virtual_service(json!({
