@@ -3,6 +3,12 @@
 // It reads requests from standard input and writes answers to standard output, one at a time. It has no files of its
 // own: while it works on a request it asks for the files that it needs, so that the other side knows what was read and
 // decides what may be. See frame.go for the format.
+//
+// Build it with
+//
+//	cd gitops/render-worker && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o tidegate-render-worker .
+//
+// and put it beside the tidegate binary, into PATH, or name it by TIDEGATE_RENDER_WORKER.
 package main
 
 import (

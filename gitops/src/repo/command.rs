@@ -11,6 +11,7 @@ use base64::Engine as _;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
+use tokio::sync::Semaphore;
 
 use super::error::RepoError;
 use super::url::{RepoUrl, Transport, display};
@@ -37,7 +38,12 @@ const INHERITED: [&str; 12] = [
 pub struct Git {
     program: OsString,
     home: PathBuf,
+    /// Not everybody at once when many repositories are due.
+    permits: Semaphore,
 }
+
+/// How many `git` processes talk to remotes at the same time.
+const AT_ONCE: usize = 8;
 
 /// How one remote is reached: environment for `git`, files that live as long as this value, and what must not be shown.
 #[derive(Default)]
@@ -71,7 +77,7 @@ impl Git {
             "[safe]\n\tdirectory = *\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n[core]\n\tfsync = none\n\
              [protocol \"ext\"]\n\tallow = never\n[credential]\n\thelper =\n[advice]\n\tdetachedHead = false\n",
         )?;
-        Ok(Git { program, home: home.to_path_buf() })
+        Ok(Git { program, home: home.to_path_buf(), permits: Semaphore::new(AT_ONCE) })
     }
 
     /// A command with our environment and settings, and none of the caller's.
@@ -93,7 +99,7 @@ impl Git {
             .env("SSH_ASKPASS", "")
             .env("GIT_OPTIONAL_LOCKS", "0")
             .env("LC_ALL", "C");
-        // One that grew would read the user's agent, too.
+        // For repositories without an entry; the user's own ssh settings stay out.
         command.env("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes -o ConnectTimeout=15");
         if let Some(dir) = dir {
             command.env("GIT_DIR", dir);
@@ -122,6 +128,7 @@ impl Git {
         limit: Duration,
         args: &[&str],
     ) -> Result<Vec<u8>, RepoError> {
+        let _permit = self.permits.acquire().await;
         let mut command = self.command(dir, access);
         command.args(args);
         let child = command.spawn().map_err(|error| RepoError::Git {
