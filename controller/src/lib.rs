@@ -1,6 +1,8 @@
 //! The controllers: each observes the cluster, decides purely, and acts thinly.
 
+pub mod analysis_run;
 pub mod api;
+pub mod application;
 pub mod cache;
 pub mod context;
 pub mod events;

@@ -67,7 +67,7 @@ pub async fn run(
     };
     let context =
         Context { api: Arc::clone(&api), stores: Arc::clone(&stores), recorder, options: Arc::new(options.clone()) };
-    let reconcilers = Reconcilers::new(&context, &metrics);
+    let reconcilers = Reconcilers::new(&context, &metrics)?;
     for (store, labels) in stores.watched(options.namespaced) {
         let scope = Scope { namespace: watched.clone(), labels: labels.to_owned() };
         tokio::spawn(fill(client.clone(), store, scope));
@@ -144,13 +144,18 @@ fn lease_options(options: &ControllerOptions, namespace: &str) -> LeaseOptions {
 #[derive(Clone)]
 struct Reconcilers {
     rollouts: Option<Arc<crate::rollout::Controller>>,
+    analysis_runs: Arc<crate::analysis_run::Controller>,
 }
 
 impl Reconcilers {
-    fn new(context: &Context, metrics: &Arc<Metrics>) -> Self {
+    fn new(context: &Context, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
         let all = context.options.controllers == Controllers::All;
         let routers = router_options(&context.options);
-        Self { rollouts: all.then(|| crate::rollout::Controller::new(context.clone(), routers, Arc::clone(metrics))) }
+        Ok(Self {
+            rollouts: all.then(|| crate::rollout::Controller::new(context.clone(), routers, Arc::clone(metrics))),
+            analysis_runs: crate::analysis_run::Controller::new(context.clone(), Arc::clone(metrics))
+                .map_err(|error| anyhow::anyhow!("cannot set up metric providers: {error}"))?,
+        })
     }
 
     async fn run(self) {
@@ -159,13 +164,14 @@ impl Reconcilers {
                 controller.run().await;
             }
         };
-        tokio::join!(rollouts);
+        tokio::join!(rollouts, self.analysis_runs.run());
     }
 
     fn close(&self) {
         if let Some(controller) = &self.rollouts {
             controller.close();
         }
+        self.analysis_runs.close();
     }
 }
 
