@@ -65,6 +65,11 @@ impl Image {
             let at = source.to_string_lossy().into_owned();
             image = image.program(&source, &at)?;
         }
+        // Git runs GIT_SSH_COMMAND by a shell at this path, which a system with a merged /usr has elsewhere.
+        let shell = which("sh").context("sh")?;
+        if shell != Path::new("/bin/sh") {
+            image = image.link("/bin/sh", &shell.to_string_lossy());
+        }
         let core = PathBuf::from(output(Command::new("git").arg("--exec-path"))?.trim());
         let http = core.join("git-remote-http");
         image = image.program(&http, &http.to_string_lossy())?;

@@ -73,11 +73,17 @@ pub struct Programs {
     pub cni: Option<PathBuf>,
 }
 
+/// Fails for a user who cannot start, enter or remove clusters, and says what that user can do.
+pub fn require_root() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("a cluster needs root: it is made of network, process and mount namespaces. {STILL_WORKS}");
+    }
+    Ok(())
+}
+
 /// Makes everything in `needs` available. Fails with a list of what is missing and how to get it.
 pub fn ensure(needs: Needs) -> Result<Programs> {
-    if !nix::unistd::geteuid().is_root() {
-        bail!("a cluster needs root: it makes network, process and mount namespaces. {STILL_WORKS}");
-    }
+    require_root()?;
     if !cfg!(target_os = "linux") {
         bail!("a cluster needs Linux. {STILL_WORKS}");
     }

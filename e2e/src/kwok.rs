@@ -29,7 +29,7 @@ pub fn start(state: &StateDir, sandbox: &Sandbox, program: &Path) -> Result<Comp
         // All nodes share their addresses: /14 has room for 260,000 pods.
         "--cidr=10.244.0.0/14".to_owned(),
         "--node-ip=10.250.0.1".to_owned(),
-        "--node-lease-duration-seconds=200".to_owned(),
+        "--node-lease-duration-seconds=60".to_owned(),
     ];
     sandbox.start_component("kwok", program, &args)
 }

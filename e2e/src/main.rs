@@ -13,7 +13,7 @@ use tidegate_e2e::netns::{NODE_IP, NetworkNamespace};
 use tidegate_e2e::process::say;
 use tidegate_e2e::sandbox::Sandbox;
 use tidegate_e2e::state::StateDir;
-use tidegate_e2e::{git_server, prometheus, sandbox, session, traefik};
+use tidegate_e2e::{git_server, install, prometheus, sandbox, session, traefik};
 
 /// Real Kubernetes clusters on this machine, each in a network namespace of its own.
 #[derive(Parser)]
@@ -127,6 +127,9 @@ fn main() -> ExitCode {
 }
 
 fn run(action: Action) -> Result<ExitCode> {
+    if !matches!(action, Action::List | Action::Kubeconfig { .. } | Action::Load { name: None, .. }) {
+        install::require_root()?;
+    }
     match action {
         Action::Up { which, nodes, traefik, prometheus: metrics, git, all } => {
             let real = nodes == Nodes::Real;

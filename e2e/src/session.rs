@@ -75,6 +75,7 @@ fn obtain(nodes: Nodes) -> Result<Cluster> {
     if let (Ok(name), true) = (std::env::var(CLUSTER), real) {
         return Cluster::find(&name).with_context(|| format!("{CLUSTER}={name}"));
     }
+    crate::install::require_root()?;
     // What killed runs left behind would hold memory and addresses for nothing.
     cluster::prune()?;
     let name = format!("test-{}-{}", if real { "real" } else { "simulated" }, std::process::id());

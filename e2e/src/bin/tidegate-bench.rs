@@ -72,7 +72,7 @@ struct Phase {
 }
 
 async fn measure(cli: &Cli, cluster: &Cluster) -> Result<()> {
-    let client = cluster.client_limited(None).await?;
+    let client = cluster.client().await?;
     let crds = tidegate_e2e::state::repository().join("charts/tidegate/crds");
     let applied = cluster.kubectl().args(["apply", "--server-side", "-f"]).arg(crds).stdout(Stdio::null()).status()?;
     ensure!(applied.success(), "the CRDs cannot be installed");

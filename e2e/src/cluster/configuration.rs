@@ -85,6 +85,8 @@ pub fn controller_manager(state: &StateDir, certificates: &Certificates) -> Vec<
         flag("concurrent-replicaset-syncs", 20),
         flag("concurrent-deployment-syncs", 20),
         flag("concurrent-namespace-syncs", 20),
+        // A busy machine delays heartbeats; that must not look like a lost node, whose pods are no longer ready.
+        flag("node-monitor-grace-period", "10m"),
     ]
 }
 

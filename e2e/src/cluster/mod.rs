@@ -195,11 +195,11 @@ impl Cluster {
 
     /// A client with all rights. Its connections are made where the calling thread is, see [`Cluster::enter`].
     pub async fn client(&self) -> Result<kube::Client> {
-        self.client_limited(None).await
+        self.client_named(None).await
     }
 
     /// A client that calls itself `user_agent`, to be told apart in the API server's logs.
-    pub async fn client_limited(&self, user_agent: Option<&str>) -> Result<kube::Client> {
+    pub async fn client_named(&self, user_agent: Option<&str>) -> Result<kube::Client> {
         let mut config = match &self.inner {
             Inner::Own(own) => {
                 let file = Kubeconfig::read_from(own.state.kubeconfig()).context("read the cluster's kubeconfig")?;

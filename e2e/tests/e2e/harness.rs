@@ -10,7 +10,8 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use serde_json::Value;
 use tidegate_e2e::cluster::Cluster;
-use tidegate_e2e::{Load, TestNamespace, git_server, http, run, run_simulated, traefik};
+use tidegate_e2e::image::Image;
+use tidegate_e2e::{Load, TestNamespace, audit, git_server, http, run, run_simulated, traefik, wait_for};
 
 /// A Deployment of the test server with a Service of the same name.
 fn deployment(name: &str, tag: &str, replicas: u32) -> String {
@@ -295,6 +296,97 @@ fn repositories_are_cloned_over_http_and_ssh() -> Result<()> {
         assert!(gone.contains("not found"), "{gone}");
         Ok(())
     })
+}
+
+#[test]
+fn the_controllers_image_has_what_git_needs() -> Result<()> {
+    run(async |cluster| {
+        let git = cluster.git()?;
+        let repository = git.create(&format!("image-{}", std::process::id()))?;
+        let head = repository.commit("first", &[("a", Some("a"))])?;
+        // Any program does for the entry point: the question is whether Git, ssh and their libraries are complete.
+        let program = tidegate_e2e::session::program("tidegate-testserver")?;
+        let image = Image::controller(&program, None)?.named("tidegate/image-test:1", &[]);
+        tidegate_e2e::image::import(cluster.sandbox()?, &image)?;
+        let namespace = cluster.namespace("image").await?;
+        let key = std::fs::read_to_string(git.ssh_key())?;
+        let secret = serde_json::json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"},
+            "stringData": {"key": key, "known_hosts": git.known_hosts()?},
+        });
+        namespace.apply(&secret.to_string()).await?;
+        let ssh = "ssh -i /keys/key -o UserKnownHostsFile=/keys/known_hosts -o IdentitiesOnly=yes -F none";
+        let script = format!(
+            "git ls-remote {} main && GIT_SSH_COMMAND='{ssh}' git ls-remote {} main",
+            repository.http_url(),
+            repository.ssh_url()
+        );
+        let pod = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "git"},
+            "spec": {
+                "restartPolicy": "Never",
+                "containers": [{
+                    "name": "git", "image": "tidegate/image-test:1", "command": ["sh", "-c", script],
+                    "volumeMounts": [{"name": "key", "mountPath": "/keys"}],
+                }],
+                "volumes": [{"name": "key", "secret": {"secretName": "key", "defaultMode": 0o400}}],
+            },
+        });
+        namespace.apply(&pod.to_string()).await?;
+        let pods: Api<Pod> = namespace.api();
+        namespace
+            .wait_for("the pod to end", Duration::from_secs(60), async || {
+                let phase = pods.get("git").await?.status.and_then(|status| status.phase).unwrap_or_default();
+                ensure!(phase == "Succeeded" || phase == "Failed", "it is {phase}");
+                Ok(())
+            })
+            .await?;
+        let log = pods.logs("git", &Default::default()).await?;
+        assert_eq!(log.matches(&head).count(), 2, "over http and over ssh: {log}");
+        Ok(())
+    })
+}
+
+#[test]
+fn the_audit_log_tells_what_a_program_asked() -> Result<()> {
+    run(async |cluster| {
+        let before = jiff::Timestamp::now();
+        let agent = format!("counted-{}", std::process::id());
+        let client = cluster.client_named(Some(&agent)).await?;
+        for _ in 0..3 {
+            Api::<Pod>::namespaced(client.clone(), "default").list(&Default::default()).await?;
+        }
+        let counts = wait_for("three requests in the log", Duration::from_secs(10), async || {
+            let counts = audit::count(&cluster.requests(&agent, before)?);
+            ensure!(counts.values().sum::<usize>() == 3, "{counts:?}");
+            Ok(counts)
+        })
+        .await?;
+        assert_eq!(counts.get("list pods"), Some(&3), "{counts:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_cluster_ends_with_the_process_that_needed_it() -> Result<()> {
+    if std::env::var_os("TIDEGATE_E2E_CONTEXT").is_some() {
+        return Ok(());
+    }
+    // This test binary once more, for one quick test on a cluster of its own, and killed once that cluster stands.
+    let mut other = Command::new(std::env::current_exe()?)
+        .args(["--exact", "harness::simulated_pods_become_ready_fail_and_end"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()?;
+    let name = format!("test-simulated-{}", other.id());
+    let state = tidegate_e2e::state::StateDir::new(&name)?;
+    let stands = tidegate_e2e::process::poll_until(Duration::from_secs(180), || state.record().is_some());
+    other.kill()?;
+    other.wait()?;
+    ensure!(stands, "the other process started no cluster {name}");
+    let gone = tidegate_e2e::process::poll_until(Duration::from_secs(60), || traces(&name).is_empty());
+    ensure!(gone, "left behind: {:?}", traces(&name));
+    Ok(())
 }
 
 #[test]
