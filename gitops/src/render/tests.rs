@@ -334,7 +334,7 @@ async fn one_worker_serves_all_and_is_replaced_when_it_is_stuck() {
     }
     assert_eq!(bench.tools().started(), 1);
 
-    let slow = Bench::new(RenderSettings { timeout: Duration::from_millis(1500), ..with_worker() });
+    let slow = Bench::new(RenderSettings { timeout: Duration::from_secs(5), ..with_worker() });
     slow.upstream.write("slow/Chart.yaml", "apiVersion: v2\nname: slow\nversion: 1.0.0\n");
     slow.upstream.write(
         "slow/templates/x.yaml",

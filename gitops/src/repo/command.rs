@@ -449,8 +449,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
         let git = Git::new(script.into(), home.path()).unwrap();
-        let error =
-            git.run("r", "ls-remote", None, &Access::default(), Duration::from_millis(800), &[]).await.unwrap_err();
+        let error = git.run("r", "ls-remote", None, &Access::default(), Duration::from_secs(3), &[]).await.unwrap_err();
         assert!(matches!(error, RepoError::Timeout { .. }), "{error:?}");
         let child: i32 = std::fs::read_to_string(&marker).unwrap().trim().parse().unwrap();
         let gone = || std::fs::read_to_string(format!("/proc/{child}/stat")).map_or(true, |stat| stat.contains(") Z "));
