@@ -154,6 +154,9 @@ const REDRAW: Duration = Duration::from_millis(200);
 /// After how many redraw times the ages on a terminal are brought up to date.
 const AGES: u32 = 5;
 
+/// How long the first drawing waits for all kinds; one that the cluster does not have never comes.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Draws the tree again whenever something in it changes; on a terminal in place, and every second for the ages.
 async fn follow<K: Shown>(connection: &Connection, name: &str, paint: Paint) -> Result<()> {
     let terminal = std::io::stdout().is_terminal();
@@ -164,6 +167,7 @@ async fn follow<K: Shown>(connection: &Connection, name: &str, paint: Paint) -> 
     let mut ticks = tokio::time::interval(REDRAW);
     let (mut dirty, mut quiet) = (false, 0);
     let mut known = false;
+    let begun = tokio::time::Instant::now();
     let mut drawn: Option<K::Info> = None;
     loop {
         tokio::select! {
@@ -185,6 +189,9 @@ async fn follow<K: Shown>(connection: &Connection, name: &str, paint: Paint) -> 
                     continue;
                 };
                 known = true;
+                if drawn.is_none() && !live.is_complete() && begun.elapsed() < PATIENCE {
+                    continue;
+                }
                 let info = object.info(&live.objects());
                 let changed = drawn.as_ref() != Some(&info);
                 if changed || terminal {

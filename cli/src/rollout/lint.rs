@@ -1,5 +1,7 @@
 //! `lint`: what is wrong with manifests, without a cluster.
 
+mod file;
+
 use super::read_file;
 use crate::failure::Exit;
 use crate::output::print;
@@ -65,6 +67,7 @@ pub fn documents(text: &str) -> Result<Vec<Value>> {
 /// Everything that is wrong with the documents, each with the object's kind and name in front.
 pub fn check(documents: &[Value]) -> Vec<String> {
     let crds = manifests::all();
+    let file = file::File::new(documents);
     let mut problems = Vec::new();
     for document in documents {
         let kind = document["kind"].as_str().unwrap_or_default();
@@ -95,6 +98,13 @@ pub fn check(documents: &[Value]) -> Vec<String> {
         for path in unknown {
             say(format!("{path}: unknown field"));
         }
+        if kind == rollout::Rollout::KIND {
+            match rollout::Rollout::decode(document.clone()) {
+                Ok((rollout, dropped)) => file.check(&rollout, &dropped).into_iter().for_each(&mut say),
+                Err(error) => say(format!("metadata: {error}")),
+            }
+            continue;
+        }
         for dropped in misfits(kind, document) {
             say(format!("{}: {}", dropped.path, dropped.reason));
         }
@@ -112,7 +122,6 @@ fn misfits(kind: &str, document: &Value) -> Vec<Dropped> {
     }
     let document = document.clone();
     match kind {
-        "Rollout" => of(rollout::Rollout::decode(document)),
         "Experiment" => of(experiment::Experiment::decode(document)),
         "AnalysisTemplate" => of(analysis::AnalysisTemplate::decode(document)),
         "ClusterAnalysisTemplate" => of(analysis::ClusterAnalysisTemplate::decode(document)),
@@ -188,7 +197,9 @@ spec:
     #[test]
     fn names_unknown_fields_and_wrong_types_in_every_document() {
         let unknown = GOOD.replace("setWeight: 20", "setWeigth: 20");
-        assert_eq!(problems(&unknown), ["Rollout \"web\": spec.strategy.canary.steps[0].setWeigth: unknown field"]);
+        let found = problems(&unknown);
+        assert_eq!(found[0], "Rollout \"web\": spec.strategy.canary.steps[0].setWeigth: unknown field");
+        assert!(found[1].contains("steps[0]: Invalid value"), "without the field the step is empty: {found:?}");
         let wrong = format!(
             "{}---\n{}",
             GOOD,
@@ -202,9 +213,40 @@ spec:
     }
 
     #[test]
+    fn says_what_makes_no_sense() {
+        let found = problems(&GOOD.replace("setWeight: 20", "setWeight: 120"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("steps[0].setWeight") && found[0].contains("120"), "{found:?}");
+        let found = problems(&GOOD.replace("matchLabels: {app: web}", "matchLabels: {app: other}"));
+        assert!(!found.is_empty() && found.iter().all(|problem| problem.starts_with("Rollout \"web\": ")), "{found:?}");
+    }
+
+    #[test]
+    fn follows_references_within_the_file() {
+        let rollout = GOOD.replace(
+            "canary:\n",
+            "canary:\n      canaryService: web-canary\n      stableService: web\n      trafficRouting: {nginx: {stableIngress: web}}\n",
+        );
+        let service = |name: &str, label: &str| {
+            format!(
+                "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{selector: {{app: {label}}}}}\n"
+            )
+        };
+        assert_eq!(problems(&rollout), Vec::<String>::new(), "what is not in the file may be in the cluster");
+        let good = format!("{rollout}{}{}", service("web", "web"), service("web-canary", "web"));
+        assert_eq!(problems(&good), Vec::<String>::new());
+        let found = problems(&format!("{rollout}{}", service("web-canary", "other")));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("canaryService") && found[0].contains("app=other"), "{found:?}");
+        let elsewhere =
+            service("web-canary", "other").replace("name: web-canary", "name: web-canary, namespace: elsewhere");
+        assert_eq!(problems(&format!("{rollout}{elsewhere}")), Vec::<String>::new());
+    }
+
+    #[test]
     fn takes_lists_apart() {
-        let list =
-            "kind: List\napiVersion: v1\nitems:\n- {kind: Rollout, apiVersion: argoproj.io/v1alpha1, metadata: {}}\n";
-        assert_eq!(problems(list), ["Rollout \"\": metadata.name: missing"]);
+        let item = "{kind: Experiment, apiVersion: argoproj.io/v1alpha1, metadata: {}, spec: {templates: []}}";
+        let list = format!("kind: List\napiVersion: v1\nitems:\n- {item}\n- {item}\n");
+        assert_eq!(problems(&list), ["Experiment \"\": metadata.name: missing"; 2]);
     }
 }

@@ -4,6 +4,7 @@ use super::info::Objects;
 use crate::cluster::Connection;
 use crate::failure;
 use anyhow::Result;
+use futures::FutureExt;
 use futures::stream::{BoxStream, SelectAll, StreamExt, select_all};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
@@ -71,6 +72,14 @@ impl Live {
         (Self { replica_sets, pods, experiments, analysis_runs }, select_all([a, b, c, d]))
     }
 
+    /// Whether the first list of every kind is there.
+    pub fn is_complete(&self) -> bool {
+        is_filled(&self.replica_sets)
+            && is_filled(&self.pods)
+            && is_filled(&self.experiments)
+            && is_filled(&self.analysis_runs)
+    }
+
     /// What is known now.
     pub fn objects(&self) -> Objects {
         Objects {
@@ -80,6 +89,10 @@ impl Live {
             analysis_runs: values(&self.analysis_runs),
         }
     }
+}
+
+fn is_filled<K: Clone + Lookup<DynamicType = ()> + 'static>(store: &Store<K>) -> bool {
+    store.wait_until_ready().now_or_never().is_some()
 }
 
 fn values<K: Clone + Lookup<DynamicType = ()>>(store: &Store<K>) -> Vec<K> {
