@@ -29,6 +29,13 @@ fn fate(world: &mut World, write: bool) -> Fate {
     let throttled = || ApiError::TooManyRequests { message: "too many requests".into(), retry_after: None };
     let broken = || ApiError::Other("the API server answered 500 InternalError: etcd is away".into());
     let timeout = || ApiError::Timeout(Duration::from_millis(PATIENCE as u64));
+    if write && let Some(left) = world.kill_after_writes.as_mut() {
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            world.kill_after_writes = None;
+            return Fate::KilledAfter;
+        }
+    }
     let mut roll = world.random.range(0, 999) as u64;
     let mut hit = |rate: u64| {
         let hit = roll < rate;

@@ -205,6 +205,10 @@ pub struct World {
     pub calm: bool,
     /// The process has been killed by the clock.
     pub killed: bool,
+    /// The process is killed after this many more writes.
+    pub kill_after_writes: Option<u64>,
+    /// Everything that was written, when somebody wants to know.
+    pub history: Option<Vec<(Actor, Id, Value)>>,
 }
 
 impl World {
@@ -229,6 +233,8 @@ impl World {
             verdicts: Vec::new(),
             calm: false,
             killed: false,
+            kill_after_writes: None,
+            history: None,
         }
     }
 
@@ -315,6 +321,9 @@ impl World {
         self.deliver(&id, version, Some(object.clone()), before.as_ref());
         if actor == Actor::Controller {
             self.writes += 1;
+        }
+        if let Some(history) = &mut self.history {
+            history.push((actor, id.clone(), object.clone()));
         }
         crate::invariants::written(self, actor, &id, before.as_ref(), Some(&object));
         crate::platform::written(self, &id, before.as_ref(), &object);

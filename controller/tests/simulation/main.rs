@@ -8,6 +8,7 @@ mod invariants;
 mod platform;
 mod process;
 mod random;
+mod scenarios;
 mod simulation;
 mod spec;
 mod users;

@@ -29,9 +29,15 @@ pub struct Tally {
 impl Simulation {
     /// A Rollout and all it needs, in a cluster where nothing goes wrong.
     pub fn new(seed: u64, rollout: &Value, trace: bool) -> Self {
+        Self::found(seed, rollout, trace, |_| {})
+    }
+
+    /// The same, with what `before` puts in place before the controller comes.
+    pub fn found(seed: u64, rollout: &Value, trace: bool, before: impl FnOnce(&mut World)) -> Self {
         let mut world = World::new(seed);
         world.trace.on = trace;
         spec::furnish(&mut world, rollout);
+        before(&mut world);
         let world = Arc::new(Mutex::new(world));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let process = Process::start(&world, &runtime);
@@ -46,7 +52,8 @@ impl Simulation {
         self.former_passes + self.process.passes
     }
 
-    fn restart(&mut self) {
+    /// Another process takes over.
+    pub fn restart(&mut self) {
         {
             let mut world = self.world();
             let away = if world.random.percent(30) { 20_000 } else { 500 };

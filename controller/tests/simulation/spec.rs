@@ -221,7 +221,8 @@ pub fn random_rollout(random: &mut Random) -> Value {
         rollout["spec"]["progressDeadlineAbort"] = json!(true);
     }
     if random.percent(30) {
-        rollout["spec"]["revisionHistoryLimit"] = json!(random.range(0, 3));
+        let delayed = rollout.pointer("/spec/strategy/blueGreen/scaleDownDelayRevisionLimit").and_then(Value::as_i64);
+        rollout["spec"]["revisionHistoryLimit"] = json!(random.range(delayed.unwrap_or(0), 3));
     }
     if random.percent(20) {
         rollout["spec"]["rollbackWindow"] = json!({"revisions": random.range(1, 3)});
