@@ -2,7 +2,6 @@
 
 pub mod analysis_run;
 pub mod api;
-pub mod application;
 pub mod cache;
 pub mod context;
 pub mod events;
