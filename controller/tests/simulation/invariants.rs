@@ -30,8 +30,12 @@ pub struct Invariants {
     disturbed: Millis,
     /// Fields that came back at most.
     pub allowed_flips: usize,
-    /// The user moved from one strategy or set of steps to another.
-    pub spec_changed: Vec<Millis>,
+    /// The user changed the strategy otherwise than by its steps.
+    spec_changed: Vec<Millis>,
+    /// The user changed the steps.
+    steps_changed: Vec<Millis>,
+    /// Weights by Service that the Gateway has taken.
+    pub taken: Vec<(String, i64)>,
 }
 
 #[derive(Debug, Default)]
@@ -117,9 +121,21 @@ fn remember(world: &mut World, actor: Actor, id: &Id, before: Option<&Value>, af
     if invariants.sizes.last().is_none_or(|(_, last)| *last != size) {
         invariants.sizes.push((now, size));
     }
-    if before.is_some_and(|b| b["spec"]["strategy"] != after["spec"]["strategy"]) {
+    let Some(before) = before else { return };
+    let strategy = |o: &Value| o["spec"]["strategy"].clone();
+    if without_steps(strategy(before)) != without_steps(strategy(after)) {
         invariants.spec_changed.push(now);
     }
+    if strategy(before) != strategy(after) {
+        invariants.steps_changed.push(now);
+    }
+}
+
+fn without_steps(mut strategy: Value) -> Value {
+    if let Some(canary) = strategy.get_mut("canary").and_then(Value::as_object_mut) {
+        canary.remove("steps");
+    }
+    strategy
 }
 
 fn hash_of(object: &Value) -> String {
@@ -139,8 +155,10 @@ fn service_weights(world: &World) -> Vec<(String, i64)> {
         return vec![(text(blue_green, "/activeService").to_owned(), 100)];
     }
     let Some(canary) = rollout.pointer("/spec/strategy/canary") else { return Vec::new() };
+    let max = max_weight(world);
     if canary.pointer("/trafficRouting/plugins").is_some() {
-        return world.get(Kind::HttpRoute, "route").map(route_weights).unwrap_or_default();
+        let weights = world.get(Kind::HttpRoute, "route").map(route_weights).unwrap_or_default();
+        return weights.into_iter().map(|(service, weight)| (service, (weight * 100 + max - 1) / max)).collect();
     }
     if canary.pointer("/trafficRouting/nginx").is_some() {
         let (weight, max) = world.get(Kind::Ingress, "web-ingress-canary").map_or((0, 100), ingress_weight);
@@ -152,7 +170,12 @@ fn service_weights(world: &World) -> Vec<(String, i64)> {
     Vec::new()
 }
 
-fn route_weights(route: &Value) -> Vec<(String, i64)> {
+fn max_weight(world: &World) -> i64 {
+    let max = world.rollout().pointer("/spec/strategy/canary/trafficRouting/maxTrafficWeight");
+    max.and_then(Value::as_i64).unwrap_or(100)
+}
+
+pub fn route_weights(route: &Value) -> Vec<(String, i64)> {
     let rules = route.pointer("/spec/rules").and_then(Value::as_array);
     let ours = rules.into_iter().flatten().filter(|rule| {
         let backends = rule.get("backendRefs").and_then(Value::as_array).map_or(0, Vec::len);
@@ -182,6 +205,15 @@ pub fn shares(world: &World) -> BTreeMap<String, i64> {
         }
     }
     shares
+}
+
+/// Percent of the traffic that the data plane still gives to a hash, also when the route says something else by now.
+fn still_served(world: &World, hash: &str) -> i64 {
+    let max = max_weight(world);
+    let taken = world.invariants.taken.iter().filter(|(service, _)| selected(world, service) == hash);
+    let taken: i64 = taken.map(|(_, weight)| (weight * 100 + max - 1) / max).sum();
+    let by_route = world.rollout().pointer("/spec/strategy/canary/trafficRouting/plugins").is_some();
+    shares(world).get(hash).copied().unwrap_or(0).max(if by_route { taken } else { 0 })
 }
 
 fn is_routed(world: &World) -> bool {
@@ -225,7 +257,7 @@ fn resized(world: &mut World, before: &Value, after: &Value) {
         return;
     }
     let (now, least) = (world.now, world.invariants.least_size(world.now));
-    let share = shares(world).get(&hash).copied().unwrap_or(0);
+    let share = still_served(world, &hash);
     if world.invariants.lately_changed(now) {
         return;
     }
@@ -245,7 +277,8 @@ fn resized(world: &mut World, before: &Value, after: &Value) {
         let needed = (share * least + 99) / 100;
         let dynamic = canary["dynamicStableScale"] == true;
         let sized_by_steps =
-            canary["steps"].as_array().into_iter().flatten().any(|s| s.get("setCanaryScale").is_some());
+            canary["steps"].as_array().into_iter().flatten().any(|s| s.get("setCanaryScale").is_some())
+                || world.invariants.steps_changed.iter().any(|at| now - at <= BLIND);
         let promise = if hash == stable && !dynamic {
             least
         } else if hash != stable && sized_by_steps {
@@ -372,8 +405,7 @@ fn routed(world: &mut World, id: &Id, before: Option<&Value>, after: &Value) {
     };
     let (old, new) = (before.map(weights).unwrap_or_default(), weights(after));
     let sum: i64 = new.iter().map(|(_, w)| w).sum();
-    let max = world.rollout().pointer("/spec/strategy/canary/trafficRouting/maxTrafficWeight").and_then(Value::as_i64);
-    let max = max.unwrap_or(100);
+    let max = max_weight(world);
     if sum != max || new.iter().any(|(_, w)| *w < 0) {
         world.violated(format!("1: the weights of {} add up to {sum}, not {max}: {new:?}", id.1));
     }

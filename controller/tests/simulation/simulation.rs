@@ -168,6 +168,7 @@ impl Simulation {
         let stated = match phase.as_str() {
             "Healthy" => stable == current,
             "Paused" => paused,
+            "Degraded" if rollout["spec"]["progressDeadlineSeconds"] == 0 => message.starts_with("InvalidSpec"),
             "Degraded" => {
                 aborted || message.starts_with("ProgressDeadlineExceeded") || message.starts_with("RolloutAborted")
             }
@@ -176,7 +177,7 @@ impl Simulation {
         if !stated {
             world.violated(format!("5: at rest as {phase:?} ({message}), abort {aborted}, paused {paused}"));
         }
-        if aborted && stable != current && !stable.is_empty() {
+        if aborted && !message.starts_with("InvalidSpec") && stable != current && !stable.is_empty() {
             all_on_stable(&mut world, &stable, "4: aborted");
         }
         if phase == "Healthy" {

@@ -55,6 +55,10 @@ fn step(random: &mut Random, router: Router) -> Value {
                 json!({"setHeaderRoute": {"name": name}})
             }
         }
+        19 if router == Router::Gateway && random.percent(40) => {
+            let matches = json!([{"path": {"prefix": "/mirrored"}}]);
+            json!({"setMirrorRoute": {"name": "mirror", "match": matches, "percentage": random.pick(&[5, 100])}})
+        }
         18 if router == Router::Gateway => {
             let mut variant = json!({"name": "variant", "specRef": random.pick(&["canary", "stable"]), "replicas": 1});
             if random.percent(50) {
@@ -128,11 +132,21 @@ fn canary(random: &mut Random, router: Router) -> Value {
     canary["trafficRouting"] = if router == Router::Gateway {
         json!({
             "plugins": {"argoproj-labs/gatewayAPI": {"httpRoute": "route", "namespace": crate::cluster::NAMESPACE}},
-            "managedRoutes": [{"name": "header-one"}, {"name": "header-two"}],
+            "managedRoutes": [{"name": "header-one"}, {"name": "header-two"}, {"name": "mirror"}],
         })
     } else {
         json!({"nginx": {"stableIngress": "ingress"}})
     };
+    if random.percent(15) {
+        canary["trafficRouting"]["maxTrafficWeight"] = json!(1000);
+    }
+    if router == Router::Gateway && random.percent(15) {
+        canary["pingPong"] = json!({"pingService": "web-stable", "pongService": "web-canary"});
+        if let Some(map) = canary.as_object_mut() {
+            map.remove("canaryService");
+            map.remove("stableService");
+        }
+    }
     if random.percent(25) {
         canary["dynamicStableScale"] = json!(true);
     } else if random.percent(50) {
@@ -197,14 +211,18 @@ pub fn rollout(replicas: i64, strategy: &Value) -> Value {
     })
 }
 
-/// A Rollout from the whole specification.
-pub fn random_rollout(random: &mut Random) -> Value {
-    let strategy = match random.range(0, 9) {
+fn strategy(random: &mut Random) -> Value {
+    match random.range(0, 9) {
         0..=2 => json!({"canary": canary(random, Router::None)}),
         3..=5 => json!({"canary": canary(random, Router::Gateway)}),
         6 => json!({"canary": canary(random, Router::Nginx)}),
         _ => json!({"blueGreen": blue_green(random)}),
-    };
+    }
+}
+
+/// A Rollout from the whole specification.
+pub fn random_rollout(random: &mut Random) -> Value {
+    let strategy = strategy(random);
     let mut rollout = rollout(random.range(1, 10), &strategy);
     if random.percent(5)
         && let Some(spec) = rollout["spec"].as_object_mut()
@@ -245,6 +263,31 @@ pub fn change_steps(world: &mut World) {
     };
     let steps = steps(&mut world.random, router);
     crate::users::patch_rollout(world, "", &json!({"spec": {"strategy": {"canary": {"steps": steps}}}}));
+}
+
+/// The user moves between the basic canary and blue-green, which share no route that somebody would have to mend.
+pub fn change_strategy(world: &mut World) {
+    let rollout = world.rollout().clone();
+    if rollout.pointer("/spec/strategy/canary/trafficRouting").is_some() {
+        return;
+    }
+    let strategy = if rollout.pointer("/spec/strategy/canary").is_some() {
+        let mut blue_green = blue_green(&mut world.random);
+        if let Some(map) = blue_green.as_object_mut() {
+            map.remove("scaleDownDelayRevisionLimit");
+        }
+        json!({"canary": null, "blueGreen": blue_green})
+    } else {
+        json!({"canary": canary(&mut world.random, Router::None), "blueGreen": null})
+    };
+    crate::users::patch_rollout(world, "", &json!({"spec": {"strategy": strategy}}));
+}
+
+/// The user makes a mistake, or mends it.
+pub fn mistake(world: &mut World) {
+    let deadline = world.rollout()["spec"]["progressDeadlineSeconds"].as_i64();
+    let seconds = if deadline == Some(0) { 200 } else { 0 };
+    crate::users::patch_rollout(world, "", &json!({"spec": {"progressDeadlineSeconds": seconds}}));
 }
 
 fn service(name: &str) -> Value {

@@ -156,6 +156,11 @@ pub fn act(world: &mut World) {
             world.user.promoted = None;
             spec::change_steps(world);
         }
+        90..=91 => {
+            world.user.promoted = None;
+            spec::change_strategy(world);
+        }
+        92 => spec::mistake(world),
         _ => {
             let pods: Vec<String> = world.pods.keys().cloned().collect();
             if !pods.is_empty() {
@@ -174,6 +179,9 @@ pub fn finish(world: &mut World) {
         release(world, false);
     }
     patch_rollout(world, "", &json!({"spec": {"paused": false}}));
+    if rollout["spec"]["progressDeadlineSeconds"] == 0 {
+        spec::mistake(world);
+    }
     if int(&rollout, "/spec/replicas") == 0 {
         patch_rollout(world, "", &json!({"spec": {"replicas": 2}}));
     }
