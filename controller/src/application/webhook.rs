@@ -1,0 +1,90 @@
+//! Webhooks of Git servers: which Applications look at their repository at once.
+
+use super::Controller;
+use crate::cache::Key;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use base64::Engine as _;
+use serde_json::Value;
+use std::sync::Arc;
+use tidegate_crds::application::Application;
+use tidegate_gitops::sync::refresh::Level;
+use tidegate_gitops::webhook::{self, Concerns, Event, MAX_PAYLOAD, Push, WebhookSecrets};
+
+/// Annotation with the paths that an Application is made from.
+const GENERATE_PATHS: &str = "argocd.argoproj.io/manifest-generate-paths";
+/// Secret with the shared secrets of webhooks.
+const SECRET: &str = "argocd-secret";
+
+impl Controller {
+    /// Takes in a push: the Applications that it concerns are compared at once. Answers how many there are.
+    pub async fn pushed(&self, push: &Push) -> usize {
+        for url in &push.repo_urls {
+            self.engine.invalidate(url).await;
+        }
+        let mut concerned = Vec::new();
+        for key in self.applications.keys() {
+            let Some(app) = self.applications.get::<Application>(&key) else { continue };
+            let sources = app.spec.sources();
+            for source in sources.iter() {
+                // The repository may be known under another spelling of its URL.
+                if webhook::concerns(push, std::slice::from_ref(source), "") == Concerns::Yes {
+                    self.engine.invalidate(&source.repo_url).await;
+                }
+            }
+            let paths = app.metadata.annotations.as_ref().and_then(|a| a.get(GENERATE_PATHS));
+            if webhook::concerns(push, &sources, paths.map(String::as_str).unwrap_or_default()) != Concerns::No {
+                concerned.push(key);
+            }
+        }
+        for key in &concerned {
+            self.refresh(key, Level::Latest);
+        }
+        concerned.len()
+    }
+
+    /// The shared secrets of webhooks, read when one comes: they are no part of what is watched.
+    async fn webhook_secrets(&self) -> WebhookSecrets {
+        let resource = crate::api::resources::SECRET;
+        let secret = self.context.api.get(&resource, &self.settings.namespace, SECRET).await.unwrap_or_default();
+        let decode = |value: &Value| {
+            let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str()?).ok()?;
+            String::from_utf8(bytes).ok().map(|text| text.trim().to_owned())
+        };
+        let data = secret.get("data").and_then(Value::as_object).cloned().unwrap_or_default();
+        WebhookSecrets::new(data.iter().filter_map(|(key, value)| Some((key.clone(), decode(value)?))))
+    }
+
+    /// Serves `POST /api/webhook`.
+    pub fn webhook_routes(self: &Arc<Self>) -> axum::Router {
+        axum::Router::new()
+            .route("/api/webhook", post(receive))
+            .layer(axum::extract::DefaultBodyLimit::max(MAX_PAYLOAD + 1))
+            .with_state(Arc::clone(self))
+    }
+
+    /// The Applications that this controller knows.
+    pub fn known(&self) -> Vec<Key> {
+        self.applications.keys()
+    }
+}
+
+async fn receive(State(controller): State<Arc<Controller>>, headers: HeaderMap, body: Bytes) -> (StatusCode, String) {
+    let secrets = controller.webhook_secrets().await;
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    match webhook::receive(header, &body, &secrets, MAX_PAYLOAD) {
+        Ok(Event::Push(push)) => {
+            let count = controller.pushed(&push).await;
+            tracing::info!(reference = push.reference, after = push.after, applications = count, "Webhook: a push.");
+            (StatusCode::OK, format!("{count} applications are compared\n"))
+        }
+        Ok(Event::Ignored(why)) => (StatusCode::OK, format!("nothing to do: {why}\n")),
+        Err(error) => {
+            let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+            tracing::warn!(%error, "Webhook refused.");
+            (status, format!("{error}\n"))
+        }
+    }
+}
