@@ -212,10 +212,10 @@ fn build(args: &Args, app: &Application, resources: Vec<SyncOperationResource>) 
     if is_automated(app) && !args.dry_run {
         // The next comparison would sync back to what the source follows.
         let followed = app.spec.source.as_ref().and_then(|source| source.target_revision.as_deref()).unwrap_or("HEAD");
-        let rejected = app.status.sync.as_ref().and_then(|sync| sync.revision.as_deref());
+        let compared = app.status.sync.as_ref().and_then(|sync| sync.revision.as_deref());
         if let Some(wanted) = args.revision.as_deref()
             && wanted != followed
-            && Some(wanted) != rejected
+            && Some(wanted) != compared
         {
             bail!("cannot sync to {wanted}: auto-sync currently set to {followed}");
         }
