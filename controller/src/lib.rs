@@ -2,6 +2,7 @@
 
 pub mod analysis_run;
 pub mod api;
+pub mod application;
 pub mod cache;
 pub mod context;
 pub mod events;
