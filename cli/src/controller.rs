@@ -28,6 +28,18 @@ pub struct Flags {
     /// Look at every object again after so many seconds although nothing changed
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     rollout_resync: u64,
+    /// Compare every Application with its source again after so many seconds; 0 for never
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    app_resync: u64,
+    /// Further namespaces that Applications may live in: globs, or /regular expressions/
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    application_namespaces: Vec<String>,
+    /// Directory of the copies of Git repositories
+    #[arg(long, value_name = "DIR")]
+    repository_cache: Option<std::path::PathBuf>,
+    /// Port of /api/webhook, for Git servers; 0 for none
+    #[arg(long, value_name = "PORT", default_value_t = 8085)]
+    webhook_port: u16,
     /// Handle only objects labelled with this instance id; without it, only objects without the label
     #[arg(long, value_name = "ID", default_value = "")]
     instance_id: String,
@@ -154,6 +166,7 @@ impl Flags {
                 self.leader_election_retry_period
             );
         }
+        let defaults = tidegate_controller::application::Settings::default();
         Ok(ControllerOptions {
             namespace: namespace.to_owned(),
             namespaced: self.namespaced,
@@ -191,6 +204,13 @@ impl Flags {
                 aws_verify_target_group: self.aws_verify_target_group || self.alb_verify_weight,
                 aws_target_group_binding_api_version: self.aws_target_group_binding_api_version.clone(),
                 alb_tag_key_resource_id: self.alb_tag_key_resource_id.clone(),
+            },
+            applications: tidegate_controller::application::Settings {
+                resync: Duration::from_secs(self.app_resync),
+                application_namespaces: self.application_namespaces.clone(),
+                webhook_port: self.webhook_port,
+                cache_dir: self.repository_cache.clone().unwrap_or(defaults.cache_dir.clone()),
+                ..defaults
             },
             log: LogOptions {
                 level: self.cluster.loglevel.clone(),

@@ -55,6 +55,8 @@ pub struct ControllerOptions {
     pub self_service_notifications: bool,
     /// Versions and classes of the objects that routers write.
     pub routers: RouterOptions,
+    /// The Application controller.
+    pub applications: crate::application::Settings,
     /// The log.
     pub log: LogOptions,
 }
@@ -146,6 +148,7 @@ impl Default for ControllerOptions {
             ephemeral_metadata_retries: 3,
             self_service_notifications: false,
             routers: RouterOptions::default(),
+            applications: crate::application::Settings::default(),
             log: LogOptions::default(),
         }
     }

@@ -67,7 +67,7 @@ pub async fn run(
     };
     let context =
         Context { api: Arc::clone(&api), stores: Arc::clone(&stores), recorder, options: Arc::new(options.clone()) };
-    let reconcilers = Reconcilers::new(&context, &metrics)?;
+    let reconcilers = Reconcilers::new(&context, &metrics, &client)?;
     for (store, labels) in stores.watched(options.namespaced) {
         let scope = Scope { namespace: watched.clone(), labels: labels.to_owned() };
         tokio::spawn(fill(client.clone(), store, scope));
@@ -145,16 +145,18 @@ fn lease_options(options: &ControllerOptions, namespace: &str) -> LeaseOptions {
 struct Reconcilers {
     rollouts: Option<Arc<crate::rollout::Controller>>,
     analysis_runs: Arc<crate::analysis_run::Controller>,
+    applications: Option<Arc<crate::application::Controller>>,
 }
 
 impl Reconcilers {
-    fn new(context: &Context, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
+    fn new(context: &Context, metrics: &Arc<Metrics>, client: &kube::Client) -> anyhow::Result<Self> {
         let all = context.options.controllers == Controllers::All;
         let routers = router_options(&context.options);
         Ok(Self {
             rollouts: all.then(|| crate::rollout::Controller::new(context.clone(), routers, Arc::clone(metrics))),
             analysis_runs: crate::analysis_run::Controller::new(context.clone(), Arc::clone(metrics))
                 .map_err(|error| anyhow::anyhow!("cannot set up metric providers: {error}"))?,
+            applications: if all { Some(applications(context, metrics, client)?) } else { None },
         })
     }
 
@@ -164,7 +166,12 @@ impl Reconcilers {
                 controller.run().await;
             }
         };
-        tokio::join!(rollouts, self.analysis_runs.run());
+        let applications = async {
+            if let Some(controller) = self.applications {
+                controller.run().await;
+            }
+        };
+        tokio::join!(rollouts, self.analysis_runs.run(), applications);
     }
 
     fn close(&self) {
@@ -172,7 +179,33 @@ impl Reconcilers {
             controller.close();
         }
         self.analysis_runs.close();
+        if let Some(controller) = &self.applications {
+            controller.close();
+        }
     }
+}
+
+/// Makes the Application controller.
+fn applications(
+    context: &Context,
+    metrics: &Arc<Metrics>,
+    client: &kube::Client,
+) -> anyhow::Result<Arc<crate::application::Controller>> {
+    let options = &context.options;
+    let mut settings = options.applications.clone();
+    if settings.namespace.is_empty() {
+        settings.namespace = options.pod_namespace.clone().unwrap_or_else(|| options.namespace.clone());
+    }
+    let engine = tidegate_gitops::engine::Engine::new(&settings.cache_dir, Default::default()).with_context(|| {
+        format!("cannot use {} for copies of repositories (--repository-cache)", settings.cache_dir.display())
+    })?;
+    Ok(crate::application::Controller::new(
+        context.clone(),
+        settings,
+        Arc::new(engine),
+        client.clone(),
+        Arc::clone(metrics),
+    ))
 }
 
 fn router_options(options: &ControllerOptions) -> tidegate_traffic::RouterOptions {

@@ -158,6 +158,7 @@ impl Controller {
         let made = Clusters::new(own, move |client, namespace| this.make_live(client, namespace, &tracking));
         let _ = self.clusters.set(made);
         self.subscribe();
+        self.serve_webhooks().await;
         let this = Arc::clone(&self);
         crate::worker::run("application", Arc::clone(&self.queue), self.settings.workers, move |key| {
             let this = Arc::clone(&this);

@@ -1,6 +1,7 @@
 //! Settings of the Application controller.
 
 use serde_json::Value;
+use std::path::PathBuf;
 use std::time::Duration;
 use tidegate_gitops::normalize::{CompareOptions, IgnoreStatus};
 use tidegate_gitops::tracking::{Method, Tracking};
@@ -8,7 +9,8 @@ use tidegate_gitops::tracking::{Method, Tracking};
 /// Settings of the process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// The control plane's namespace: of projects, repository and cluster Secrets, and of Applications.
+    /// The control plane's namespace: of projects, repository and cluster Secrets, and of Applications. Default: empty,
+    /// the installation's.
     pub namespace: String,
     /// Globs (or `/regex/`) of further namespaces that Applications may live in. Default: none.
     pub application_namespaces: Vec<String>,
@@ -26,6 +28,11 @@ pub struct Settings {
     pub sync_timeout: Duration,
     /// How long a repository may fail before the Application says so. Default 180 s.
     pub repo_error_grace: Duration,
+    /// Directory of the copies of repositories; this process's alone. Default `tidegate-repositories` among the
+    /// temporary files.
+    pub cache_dir: PathBuf,
+    /// Port of `/api/webhook`; 0 for none. Default 8085.
+    pub webhook_port: u16,
     /// How long to wait for the first list of a kind before the Application says so. Default 20 s.
     pub list_patience: Duration,
 }
@@ -33,7 +40,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            namespace: "argocd".to_owned(),
+            namespace: String::new(),
             application_namespaces: Vec::new(),
             resync: Duration::from_secs(120),
             jitter: Duration::from_secs(60),
@@ -42,6 +49,8 @@ impl Default for Settings {
             wave_delay: Duration::from_secs(2),
             sync_timeout: Duration::ZERO,
             repo_error_grace: Duration::from_secs(180),
+            cache_dir: std::env::temp_dir().join("tidegate-repositories"),
+            webhook_port: 8085,
             list_patience: Duration::from_secs(20),
         }
     }

@@ -57,6 +57,25 @@ impl Controller {
         WebhookSecrets::new(data.iter().filter_map(|(key, value)| Some((key.clone(), decode(value)?))))
     }
 
+    /// Serves webhooks on the configured port. A port that is taken is told and costs nothing but the speed of webhooks.
+    pub(super) async fn serve_webhooks(self: &Arc<Self>) {
+        let port = self.settings.webhook_port;
+        if port == 0 {
+            return;
+        }
+        match tokio::net::TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port)).await {
+            Ok(listener) => {
+                let routes = self.webhook_routes();
+                tokio::spawn(async move {
+                    if let Err(error) = axum::serve(listener, routes).await {
+                        tracing::error!(%error, "The server of webhooks ended.");
+                    }
+                });
+            }
+            Err(error) => tracing::warn!(port, %error, "Cannot listen for webhooks; repositories are polled."),
+        }
+    }
+
     /// Serves `POST /api/webhook`.
     pub fn webhook_routes(self: &Arc<Self>) -> axum::Router {
         axum::Router::new()
