@@ -1,12 +1,14 @@
 # `make` says what there is. Clusters are real Kubernetes in a network namespace of this machine (see e2e/README.md).
 
 CARGO ?= cargo
+# Errors of tests say what was expected and found; where in the harness they were made is no news.
+export RUST_LIB_BACKTRACE = 0
 # The cluster that `up` and `down` mean.
 NAME ?= dev
 HARNESS = $(CARGO) run --quiet --package tidegate-e2e --bin tidegate-e2e --
 
 .DEFAULT_GOAL := help
-.PHONY: help up down prune test unit e2e check
+.PHONY: help up down prune test unit e2e bench check
 
 help:
 	@echo 'make up      start a cluster for development (NAME=dev) with Traefik, Prometheus and Git'
@@ -15,6 +17,7 @@ help:
 	@echo 'make test    all tests: unit, property, and end to end on a real cluster (root)'
 	@echo 'make unit    the tests that need no cluster'
 	@echo 'make e2e     the end-to-end tests (root); TESTS=name runs those whose name holds it'
+	@echo 'make bench   what Rollouts cost beside plain Deployments, on simulated nodes (root; minutes)'
 	@echo 'make check   formatting and lints'
 
 # All binaries of the harness: the clusters' images are made from them.
@@ -40,6 +43,10 @@ unit:
 e2e:
 	$(CARGO) build --package tidegate --bin tidegate
 	$(CARGO) test --package tidegate-e2e --test e2e -- $(TESTS)
+
+bench: harness
+	$(CARGO) build --release --package tidegate --bin tidegate
+	$(CARGO) run --quiet --package tidegate-e2e --bin tidegate-bench -- --tidegate target/release/tidegate $(BENCH)
 
 check:
 	$(CARGO) fmt --all --check

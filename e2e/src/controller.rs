@@ -1,16 +1,20 @@
 //! Tidegate's controller as a process of the test, in the cluster's network: started, stopped, killed and restarted.
 
 use std::fs::File;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cluster::Cluster;
+use crate::namespace::TestNamespace;
 use crate::process::{last_lines, output, poll_until};
 
 /// A running `tidegate controller`. Killed when dropped.
@@ -18,16 +22,24 @@ pub struct Controller {
     child: Option<Child>,
     cluster: &'static Cluster,
     args: Vec<String>,
+    metrics_port: u16,
+    health_port: u16,
+    webhook_port: u16,
+    /// Copies of repositories, kept over restarts as a pod's volume is.
+    repositories: tempfile::TempDir,
     log: tempfile::TempPath,
 }
 
 impl Cluster {
-    /// Starts `tidegate controller` with these arguments as the cluster's administrator. `TIDEGATE_BIN` names the
+    /// Starts `tidegate controller` with these arguments, on ports of its own, as the cluster's administrator. `TIDEGATE_BIN` names the
     /// program; without it, the one of this working tree is built (once a run) and used.
     pub fn start_controller(&'static self, args: &[&str]) -> Result<Controller> {
         let log = tempfile::Builder::new().prefix("tidegate-controller-").suffix(".log").tempfile()?.into_temp_path();
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let mut controller = Controller { child: None, cluster: self, args, log };
+        let [metrics_port, health_port, webhook_port] = free_ports()?;
+        let repositories = tempfile::Builder::new().prefix("tidegate-repositories-").tempdir()?;
+        let mut controller =
+            Controller { child: None, cluster: self, args, metrics_port, health_port, webhook_port, repositories, log };
         controller.start()?;
         Ok(controller)
     }
@@ -47,7 +59,8 @@ pub fn tidegate_program() -> Result<PathBuf> {
 
 fn build() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("TIDEGATE_BIN") {
-        let path = PathBuf::from(path);
+        // The current directory may be another one when the program is started.
+        let path = std::path::absolute(path)?;
         anyhow::ensure!(path.is_file(), "TIDEGATE_BIN={}: no such file", path.display());
         return Ok(path);
     }
@@ -65,12 +78,101 @@ fn build() -> Result<PathBuf> {
     crate::session::program("tidegate")
 }
 
+impl TestNamespace {
+    /// Installs the CustomResourceDefinitions and starts a controller for this namespace alone, so that tests which run
+    /// at the same time do not share one. Without leader election, unless `args` ask for it.
+    pub async fn start_controller(&self, args: &[&str]) -> Result<Controller> {
+        install_crds(&self.client).await?;
+        let mut all = vec!["--namespaced", "--namespace", &self.name, "--loglevel", "debug"];
+        if !args.iter().any(|arg| arg.starts_with("--leader-elect")) {
+            all.push("--leader-elect=false");
+        }
+        all.extend(args);
+        let mut controller = self.cluster().start_controller(&all)?;
+        controller.wait_ready().await?;
+        Ok(controller)
+    }
+}
+
+/// Applies the CustomResourceDefinitions of this working tree and waits until the API server has them.
+pub async fn install_crds(client: &kube::Client) -> Result<()> {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for definition in tidegate_crds::manifests::all() {
+        let name = definition["metadata"]["name"].as_str().context("a definition has a name")?.to_owned();
+        crate::apply::apply(client, &definition).await?;
+        crate::wait_for(&format!("{name} to be served"), Duration::from_secs(30), async || {
+            let status = definitions.get(&name).await?.status.unwrap_or_default();
+            let conditions = status.conditions.unwrap_or_default();
+            let served = conditions.iter().any(|found| found.type_ == "Established" && found.status == "True");
+            anyhow::ensure!(served, "conditions {conditions:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Ports that nobody listens on, in the network of the calling thread.
+fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT]> {
+    // All are held at the same time, so that none is found twice.
+    let listeners: Vec<TcpListener> =
+        (0..COUNT).map(|_| TcpListener::bind(("0.0.0.0", 0))).collect::<Result<_, _>>()?;
+    let mut ports = [0; COUNT];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
+}
+
 impl Controller {
+    /// Where `/metrics` is.
+    pub fn metrics_url(&self) -> String {
+        format!("http://127.0.0.1:{}/metrics", self.metrics_port)
+    }
+
+    /// Where `/healthz` is: whether the process works at all.
+    pub fn health_url(&self) -> String {
+        format!("http://127.0.0.1:{}/healthz", self.health_port)
+    }
+
+    /// Where `/readyz` is: whether the controller knows the cluster and works, or stands by for the leader.
+    pub fn ready_url(&self) -> String {
+        format!("http://127.0.0.1:{}/readyz", self.health_port)
+    }
+
+    /// Where Git servers tell of pushes.
+    pub fn webhook_url(&self) -> String {
+        format!("http://127.0.0.1:{}/api/webhook", self.webhook_port)
+    }
+
+    /// Waits until the controller is ready; fails at once when it ends.
+    pub async fn wait_ready(&mut self) -> Result<()> {
+        let client = crate::http::client()?;
+        let url = self.ready_url();
+        let start = std::time::Instant::now();
+        loop {
+            self.check_alive()?;
+            let answer = client.get(&url).send().await.and_then(reqwest::Response::error_for_status);
+            match answer {
+                Ok(_) => return Ok(()),
+                Err(error) if start.elapsed() > Duration::from_secs(30) => {
+                    bail!("the controller was not ready after 30 s: {error}\n{}", self.log_tail(20))
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(25)).await,
+            }
+        }
+    }
+
     fn start(&mut self) -> Result<()> {
         let log = File::options().append(true).create(true).open(&self.log)?;
         // Not through `nsenter`: a signal is to reach the controller itself, and the calling thread is inside already.
         let mut command = Command::new(tidegate_program()?);
-        command.arg("controller").args(&self.args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.arg("controller");
+        command.arg(format!("--metricsPort={}", self.metrics_port));
+        command.arg(format!("--healthzPort={}", self.health_port));
+        command.arg(format!("--webhook-port={}", self.webhook_port));
+        command.arg("--repository-cache").arg(self.repositories.path());
+        command.args(&self.args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if let Some(kubeconfig) = self.cluster.kubeconfig() {
             command.env("KUBECONFIG", kubeconfig);
         }

@@ -136,6 +136,11 @@ fn debian_packages(needs: Needs) -> Result<()> {
         missing.push("CNI plugins");
         packages.push("containernetworking-plugins");
     }
+    // Go, pip and the controller's image verify servers by it.
+    if !Path::new("/etc/ssl/certs/ca-certificates.crt").is_file() {
+        missing.push("certificate authorities");
+        packages.push("ca-certificates");
+    }
     packages.sort_unstable();
     packages.dedup();
     if packages.is_empty() {

@@ -53,6 +53,9 @@ thread_local! {
 
 /// Keeps the end of a program's log for the case that the test fails.
 pub(crate) fn keep_log(title: &str, log: &str) {
+    if log.is_empty() {
+        return;
+    }
     LOGS.with_borrow_mut(|logs| logs.push(format!("--- {title} ---\n{log}")));
 }
 

@@ -102,7 +102,11 @@ pub fn prune() -> Result<Vec<String>> {
     for namespace in NetworkNamespace::all() {
         let name = namespace.name.trim_start_matches(crate::netns::PREFIX).to_owned();
         let state = StateDir::new(&name)?;
-        if !state.path.exists() && namespace.processes().is_empty() {
+        // A young one may be that of another working tree's cluster, which is just starting.
+        let age =
+            fs::metadata(namespace.path()).and_then(|found| found.modified()).ok().and_then(|at| at.elapsed().ok());
+        let old = age.is_some_and(|age| age > Duration::from_secs(60));
+        if old && !state.path.exists() && namespace.processes().is_empty() {
             say(&format!("removing network namespace {}, which nobody uses", namespace.name));
             let _lock = state.lock()?;
             clean(&state)?;

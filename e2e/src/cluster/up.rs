@@ -16,7 +16,7 @@ use crate::certificates::Certificates;
 use crate::image::{self, Image};
 use crate::install::{self, Needs, Programs};
 use crate::netns::{NODE_IP, NetworkNamespace};
-use crate::process::{output, say};
+use crate::process::{output, poll_until, say, tail};
 use crate::sandbox::{Component, ControlGroups, Sandbox};
 use crate::state::{Record, StateDir};
 use crate::{git_server, kwok, prometheus, session, traefik};
@@ -187,6 +187,14 @@ fn extend(cluster: Cluster, options: &Options, programs: &Programs) -> Result<Cl
     if own.record.nodes != options.nodes {
         let (have, want) = (own.record.nodes, options.nodes);
         bail!("cluster {:?} runs with {have} nodes, not {want}; take it down first", options.name);
+    }
+    let probe = KubectlProbe { state: &own.state };
+    if !poll_until(Duration::from_secs(10), || probe.succeeds(&["get", "--raw", "/readyz"])) {
+        let log = tail(&own.state.log("kube-apiserver"), 5);
+        bail!(
+            "cluster {:?} does not answer; take it down and start it anew. Its API server said:\n{log}",
+            options.name
+        );
     }
     add_ons(&cluster, options, programs)?;
     if options.nodes == Nodes::Real {

@@ -368,6 +368,24 @@ fn the_audit_log_tells_what_a_program_asked() -> Result<()> {
 }
 
 #[test]
+fn the_controller_is_started_killed_and_stopped() -> Result<()> {
+    run(async |cluster| {
+        let namespace = cluster.namespace("controller").await?;
+        let mut controller = namespace.start_controller(&[]).await?;
+        let client = http::client()?;
+        let metrics = client.get(controller.metrics_url()).send().await?.error_for_status()?.text().await?;
+        assert!(metrics.contains("# TYPE"), "{metrics}");
+        let first = controller.pid();
+        controller.kill()?;
+        ensure!(client.get(controller.health_url()).send().await.is_err(), "a killed controller answers");
+        controller.restart()?;
+        assert_ne!(controller.pid(), first);
+        controller.wait_ready().await?;
+        controller.stop(Duration::from_secs(20))
+    })
+}
+
+#[test]
 fn a_cluster_ends_with_the_process_that_needed_it() -> Result<()> {
     if std::env::var_os("TIDEGATE_E2E_CONTEXT").is_some() {
         return Ok(());
