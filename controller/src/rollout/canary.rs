@@ -110,7 +110,18 @@ fn targets(pass: &Pass<'_>, canary: &Canary, at: Position, routed: bool) -> (i32
     } else {
         total
     };
-    (at_least(new), at_least(stable))
+    let (mut new, mut stable) = (at_least(new), at_least(stable));
+    if unverified(pass) {
+        // The data plane still goes by earlier weights: nothing shrinks under traffic that may be there.
+        new = new.max(pass.new_rs().map_or(0, |rs| rs.replicas.min(total)));
+        stable = stable.max(pass.stable_rs().map_or(0, |rs| rs.replicas.min(total)));
+    }
+    (new, stable)
+}
+
+/// The data plane has not taken the recorded weights, as far as it tells.
+fn unverified(pass: &Pass<'_>) -> bool {
+    pass.status.canary.weights.as_ref().is_some_and(|w| w.verified == Some(false))
 }
 
 /// The weight that the current template's pods have now, as far as it is known.
@@ -183,7 +194,7 @@ fn scale_routed(pass: &mut Pass<'_>, canary: &Canary, (new, stable): (i32, i32),
 fn shrink_aborted(pass: &mut Pass<'_>, canary: &Canary) {
     let Some(rs) = pass.new_rs() else { return };
     let weight = pass.status.canary.weights.as_ref().map_or(0, |w| w.canary.weight);
-    if weight > 0 || rs.replicas == 0 {
+    if weight > 0 || unverified(pass) || rs.replicas == 0 {
         return;
     }
     let delay = i64::from(canary.abort_scale_down_delay_seconds.map_or(DEFAULT_DELAY_SECONDS as i32, |d| d));

@@ -337,6 +337,7 @@ impl World {
         let mut delay = self.random.range(1, 60);
         if self.random.permille(self.faults.late) {
             delay += self.random.range(100, 20_000);
+            self.invariants.blind_until = self.invariants.blind_until.max(self.now + delay + 1000);
         }
         let due = (self.now + delay).max(self.last_due.get(&id.0).copied().unwrap_or(0));
         self.last_due.insert(id.0, due);
@@ -358,6 +359,7 @@ impl World {
         if !self.broken_watches.contains(&kind) {
             self.broken_watches.push(kind);
         }
+        self.invariants.blind_until = self.invariants.blind_until.max(self.now + 35_000);
         if self.random.percent(50) {
             self.deliveries.retain(|_, d| d.kind() != kind);
         }

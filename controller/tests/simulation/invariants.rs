@@ -28,6 +28,8 @@ pub struct Invariants {
     fields: BTreeMap<String, Flips>,
     /// When anything but the controller last acted.
     disturbed: Millis,
+    /// Until when a watch may be behind.
+    pub blind_until: Millis,
     /// Fields that came back at most.
     pub allowed_flips: usize,
     /// The user changed the strategy otherwise than by its steps.
@@ -177,16 +179,14 @@ fn max_weight(world: &World) -> i64 {
 
 pub fn route_weights(route: &Value) -> Vec<(String, i64)> {
     let rules = route.pointer("/spec/rules").and_then(Value::as_array);
-    let ours = rules.into_iter().flatten().filter(|rule| {
-        let backends = rule.get("backendRefs").and_then(Value::as_array).map_or(0, Vec::len);
-        backends >= 2 && text(rule, "/name") != "foreign"
-    });
-    let mut weights: Vec<(String, i64)> = Vec::new();
-    for backend in ours.flat_map(|rule| rule["backendRefs"].as_array().into_iter().flatten()) {
-        let weight = backend.get("weight").and_then(Value::as_i64).unwrap_or(1);
-        weights.push((text(backend, "/name").to_owned(), weight));
-    }
-    weights
+    // The one that the user wrote; header and mirror rules have names.
+    let ours = rules.into_iter().flatten().find(|rule| rule.get("name").is_none());
+    ours.map(rule_weights).unwrap_or_default()
+}
+
+fn rule_weights(rule: &Value) -> Vec<(String, i64)> {
+    let backends = rule["backendRefs"].as_array().into_iter().flatten();
+    backends.map(|b| (text(b, "/name").to_owned(), b["weight"].as_i64().unwrap_or(1))).collect()
 }
 
 fn ingress_weight(ingress: &Value) -> (i64, i64) {
@@ -296,9 +296,11 @@ fn resized(world: &mut World, before: &Value, after: &Value) {
     // Without routing every pod carries traffic.
     let others: i64 =
         world.of_kind(Kind::ReplicaSet).filter(|(n, o)| **n != name && is_own(o)).map(|(_, o)| serving(world, o)).sum();
-    let (there, left) = (others + available(world, &hash).min(from), others + serving(world, after));
+    // What the ReplicaSet controller has told: a pod that became available just now, the controller cannot know of.
+    let told = available(world, &hash).min(from).min(int(before, "/status/availableReplicas"));
+    let (there, left) = (others + told, others + serving(world, after));
     let promise = least - unavailable(world, least).max(unavailable(world, int(rollout, "/spec/replicas")));
-    let forgiven = world.invariants.lost.values().any(|at| now - at <= BLIND);
+    let forgiven = world.invariants.lost.values().any(|at| now - at <= BLIND) || now < world.invariants.blind_until;
     if left < there && left < promise && !forgiven {
         world.violated(format!(
             "2: scaled {name} from {from} to {to}: {left} pods serve of {promise} that were promised"
@@ -417,6 +419,13 @@ fn routed(world: &mut World, id: &Id, before: Option<&Value>, after: &Value) {
         }
     }
     if id.0 == Kind::HttpRoute {
+        for rule in after["spec"]["rules"].as_array().into_iter().flatten() {
+            let weights = rule_weights(rule);
+            let sum: i64 = weights.iter().map(|(_, w)| w).sum();
+            if weights.len() > 1 && text(rule, "/name") != "foreign" && sum != max {
+                world.violated(format!("1: the weights of rule {} add up to {sum}: {weights:?}", rule["name"]));
+            }
+        }
         let foreign = |route: Option<&Value>| {
             let rules = route.and_then(|r| r.pointer("/spec/rules")).and_then(Value::as_array);
             rules.into_iter().flatten().find(|r| text(r, "/name") == "foreign").cloned()
