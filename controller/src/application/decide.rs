@@ -111,7 +111,7 @@ pub fn decide(snapshot: &Snapshot, now: Timestamp) -> Decision {
         None => {
             sync.status = "Unknown".to_owned();
             // What is wrong with the source says nothing about the health.
-            if invalid {
+            if invalid || before.health.is_none() {
                 next.health = Some(status::health(before.health.as_ref(), &status::unknown(), now));
             }
         }
@@ -172,6 +172,14 @@ pub fn take_live(assessment: &Assessment, next: &mut ApplicationStatus, now: Tim
     }
 }
 
+/// Whether the last operation applied just what is desired now, though perhaps from another commit.
+fn is_same_content(snapshot: &Snapshot, desired: &Desired) -> bool {
+    let last = rejected::synced_revisions(snapshot.app.status.operation_state.as_ref());
+    snapshot.synced.as_ref().is_some_and(|synced| {
+        synced.revisions == last && !synced.tree.is_empty() && synced.tree == desired.content.tree
+    })
+}
+
 /// The finalizers that hooks of the deletion need.
 fn finalizers(snapshot: &Snapshot, desired: &Desired) -> Vec<String> {
     let has = |kind| desired.targets.iter().any(|t| hook::types(t).contains(&kind));
@@ -212,7 +220,7 @@ fn automatic(
         out_of_sync: assessment.out_of_sync,
         revisions: &desired.content.revisions,
         sources: &desired.sources,
-        same_content: false,
+        same_content: is_same_content(snapshot, desired),
         resources: &assessment.compared,
         rejection,
     };

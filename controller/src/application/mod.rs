@@ -35,6 +35,7 @@ use tidegate_gitops::engine::Engine;
 use tidegate_gitops::render::RenderSettings;
 use tidegate_gitops::secret::Repositories;
 use tidegate_gitops::sync::refresh::Level;
+use tidegate_gitops::sync::rejected::Content;
 use tidegate_gitops::tracking::Tracking;
 use tidegate_gitops::{glob, tracking};
 
@@ -60,6 +61,8 @@ struct Memory {
     read_at: Option<Instant>,
     /// When it was compared without caches.
     hard_at: Option<Timestamp>,
+    /// What the last operation applied.
+    synced: Option<Content>,
     /// When the last wave was applied.
     wave_at: Option<Timestamp>,
 }

@@ -117,10 +117,14 @@ pub(super) struct Search<'a> {
     pub patience: Duration,
 }
 
-/// The kinds that the Application had objects of.
+/// The kinds that the Application had objects of, those of its hooks included.
 pub(super) fn kinds_used(app: &Application) -> BTreeSet<(String, String, String)> {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    app.status.resources.iter().map(|r| (text(&r.group), text(&r.version), text(&r.kind))).collect()
+    let last = app.status.operation_state.as_ref().and_then(|s| s.sync_result.as_ref());
+    let applied = last.into_iter().flat_map(|result| &result.resources);
+    let mut kinds: BTreeSet<_> = applied.map(|r| (r.group.clone(), r.version.clone(), r.kind.clone())).collect();
+    kinds.extend(app.status.resources.iter().map(|r| (text(&r.group), text(&r.version), text(&r.kind))));
+    kinds
 }
 
 /// Looks for live objects: in what is watched, and by reading what is not held.

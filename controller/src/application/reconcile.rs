@@ -216,6 +216,7 @@ impl Controller {
             unlisted: Vec::new(),
             tracking: self.tracking(),
             compare: settings::compare_options(config.as_ref()),
+            synced: self.remember(&subject.key, |memory| memory.synced.clone()),
             last_wave_at: self.remember(&subject.key, |memory| memory.wave_at),
         };
         let Ok((cluster, destination, kinds)) = &subject.place else { return Ok(snapshot) };

@@ -71,6 +71,8 @@ pub struct Snapshot {
     pub tracking: Tracking,
     /// How objects are compared.
     pub compare: CompareOptions,
+    /// What the last operation applied, as far as this process knows.
+    pub synced: Option<Content>,
     /// When the last wave was applied, as far as this process knows.
     pub last_wave_at: Option<Timestamp>,
 }

@@ -185,9 +185,12 @@ impl Controller {
         let Ok((cluster, _, _)) = &subject.place else { return Ok(Next::after(POLL)) };
         let outcomes = act::perform(cluster, &step).await;
         let done = Timestamp::now();
-        if step.is_wave {
-            self.remember(&subject.key, |memory| memory.wave_at = Some(done));
-        }
+        self.remember(&subject.key, |memory| {
+            memory.synced = Some(desired.content.clone());
+            if step.is_wave {
+                memory.wave_at = Some(done);
+            }
+        });
         let requeue = step.requeue;
         let recorded = record(step, &outcomes);
         if let Some(result) = &mut state.sync_result {
