@@ -6,6 +6,7 @@ use super::template;
 use crate::api::{ApiError, PatchCall, PatchKind, Resource, resources};
 use crate::context::Writer;
 use crate::worker::Failure;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use tidegate_crds::{keys, patch};
@@ -36,7 +37,9 @@ pub async fn act(writer: &Writer<'_>, snapshot: &Snapshot, decision: &Decision) 
                 let body = json!({"metadata": {"uid": uid, "ownerReferences": owner(snapshot)}});
                 writer.merge(&resources::REPLICA_SET, namespace, name, "", &body).await?;
             }
-            Action::CreateReplicaSet { name, object } => create_replica_set(writer, snapshot, name, object).await?,
+            Action::CreateReplicaSet { name, object } => {
+                create_replica_set(writer, snapshot, decision, name, object).await?;
+            }
             Action::PatchReplicaSet { name, change } => {
                 writer.merge(&resources::REPLICA_SET, namespace, name, "", &replica_set_patch(change)).await?;
             }
@@ -161,6 +164,7 @@ fn replica_set_patch(change: &ReplicaSetChange) -> Value {
 async fn create_replica_set(
     writer: &Writer<'_>,
     snapshot: &Snapshot,
+    decision: &Decision,
     name: &str,
     object: &Value,
 ) -> Result<(), Failure> {
@@ -171,7 +175,7 @@ async fn create_replica_set(
         Err(ApiError::AlreadyExists(_)) => {}
         Err(error) => {
             let text = format!("ReplicaSet {namespace}/{name} cannot be created: {error}");
-            report_create_failure(writer, snapshot, &text).await?;
+            report_create_failure(writer, snapshot, decision.at, &text).await?;
             return Err(Failure::Error(text));
         }
     }
@@ -196,14 +200,19 @@ async fn create_replica_set(
 }
 
 /// A ReplicaSet that the API server refuses shows in the Rollout's conditions.
-async fn report_create_failure(writer: &Writer<'_>, snapshot: &Snapshot, text: &str) -> Result<(), Failure> {
+async fn report_create_failure(
+    writer: &Writer<'_>,
+    snapshot: &Snapshot,
+    now: Timestamp,
+    text: &str,
+) -> Result<(), Failure> {
     let rollout = &snapshot.rollout;
     let mut conditions = rollout.status.conditions.clone();
     let known = conditions.iter().any(|c| c.reason == "ReplicaSetCreateError" && c.message == text);
     if known {
         return Ok(());
     }
-    let now = tidegate_crds::Time(crate::api::whole_seconds(k8s_openapi::jiff::Timestamp::now()));
+    let now = tidegate_crds::Time(crate::api::whole_seconds(now));
     conditions.retain(|c| c.type_ != "Progressing");
     conditions.push(tidegate_crds::rollout::Condition {
         type_: "Progressing".to_owned(),

@@ -20,6 +20,8 @@ pub struct Decision {
     pub wake: Option<Timestamp>,
     /// Why, a line each, for the log.
     pub why: Vec<String>,
+    /// When it was made.
+    pub at: Timestamp,
 }
 
 /// One write.
