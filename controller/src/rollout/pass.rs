@@ -300,6 +300,7 @@ impl<'a> Pass<'a> {
             events: self.events,
             wake: self.wake,
             why: self.why,
+            at: self.now,
         }
     }
 }
