@@ -40,7 +40,6 @@ pub fn decide(snapshot: &Snapshot, now: Timestamp) -> Decision {
     abort_or_retry(&mut pass);
     conditions::started(&mut pass);
     conditions::pauses(&mut pass);
-    restart::run(&mut pass);
     metadata::run(&mut pass);
     match (&rollout.spec.strategy.canary, &rollout.spec.strategy.blue_green) {
         (Some(canary), None) => canary::run(&mut pass, canary),
@@ -48,6 +47,8 @@ pub fn decide(snapshot: &Snapshot, now: Timestamp) -> Decision {
         // Validation has refused everything else.
         _ => {}
     }
+    // After the strategy: pods that it is about to add are missing already.
+    restart::run(&mut pass);
     workload::run(&mut pass);
     revisions::clean_up(&mut pass);
     conditions::close(&mut pass);
