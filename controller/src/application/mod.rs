@@ -83,6 +83,7 @@ pub struct Controller {
     clusters: tokio::sync::OnceCell<Clusters>,
     tracking: std::sync::OnceLock<Tracking>,
     client: kube::Client,
+    closing: tokio::sync::watch::Sender<bool>,
 }
 
 impl Controller {
@@ -117,6 +118,7 @@ impl Controller {
             clusters: tokio::sync::OnceCell::new(),
             tracking: std::sync::OnceLock::new(),
             client,
+            closing: tokio::sync::watch::Sender::new(false),
         })
     }
 
@@ -132,8 +134,15 @@ impl Controller {
         watch(&self.projects, own(), "");
         watch(&self.secrets, own(), SECRET_TYPE);
         watch(&self.config_maps, own(), "app.kubernetes.io/part-of=argocd");
-        watch(&self.definitions, String::new(), "");
-        self.applications.synced().await;
+        if !self.context.options.namespaced {
+            watch(&self.definitions, String::new(), "");
+        }
+        // Without the definition of Applications this takes for ever, and must not hold up the end of the process.
+        let mut closing = self.closing.subscribe();
+        tokio::select! {
+            () = self.applications.synced() => {}
+            _ = closing.wait_for(|closing| *closing) => return,
+        }
         for (store, what) in
             [(&self.projects, "AppProjects"), (&self.secrets, "Secrets"), (&self.config_maps, "ConfigMaps")]
         {
@@ -172,6 +181,7 @@ impl Controller {
 
     /// Finishes what is under way and begins nothing new.
     pub fn close(&self) {
+        self.closing.send_replace(true);
         self.queue.close();
     }
 

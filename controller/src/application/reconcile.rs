@@ -79,6 +79,7 @@ impl Controller {
             let subject = self.subject(key, app).await;
             return self.delete(&subject, now).await;
         }
+        let server = app.spec.destination.server.clone().unwrap_or_else(|| super::clusters::IN_CLUSTER.to_owned());
         let next = match (stage, refresh) {
             (Stage::Begin(state), _) => self.begin(key, &app, *state).await,
             (Stage::Run(state), _) => {
@@ -96,7 +97,7 @@ impl Controller {
                 })
             }
         };
-        let labels = [("namespace", &*key.namespace), ("dest_server", "")];
+        let labels = [("namespace", &*key.namespace), ("dest_server", server.as_str())];
         let help = "How long the reconciliation of an Application takes.";
         self.metrics.observe("argocd_app_reconcile", help, &labels, started.elapsed().as_secs_f64());
         next

@@ -355,7 +355,8 @@ impl Controller {
             application = %subject.key, phase = state.phase, message = state.message.as_deref(), revision, "Operation ended."
         );
         self.remember(&subject.key, |memory| {
-            memory.requested = Some(Level::LatestForced);
+            // The operation asked the repository a moment ago: what it learnt will do.
+            memory.requested = memory.requested.max(Some(Level::Latest));
             memory.is_dirty = true;
             memory.wave_at = None;
         });
