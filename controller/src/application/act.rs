@@ -424,35 +424,4 @@ fn unite(to: &mut Value, from: &Value) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fields_of_client_side_apply_become_ours() {
-        let live = json!({"metadata": {"managedFields": [
-            {"manager": "kubectl-client-side-apply", "operation": "Update", "apiVersion": "v1",
-             "fieldsV1": {"f:data": {"f:a": {}}, "f:metadata": {"f:annotations": {"f:kubectl.kubernetes.io/last-applied-configuration": {}, "f:x": {}}}}},
-            {"manager": "argocd-controller", "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:data": {"f:b": {}}}},
-            {"manager": "other", "operation": "Update", "fieldsV1": {}},
-        ]}});
-        let fields = migrated(&live, "kubectl-client-side-apply").expect("fields");
-        assert_eq!(fields.len(), 2);
-        assert_eq!(
-            fields[1]["fieldsV1"],
-            json!({"f:data": {"f:a": {}, "f:b": {}}, "f:metadata": {"f:annotations": {"f:x": {}}}})
-        );
-        assert_eq!(migrated(&live, "nobody"), None);
-    }
-
-    #[test]
-    fn what_was_applied_is_noted_and_limited() {
-        let object =
-            json!({"kind": "ConfigMap", "metadata": {"annotations": {LAST_APPLIED: "old"}}, "data": {"a": "b"}});
-        let noted = with_last_applied(&object).expect("fits");
-        let text = object::annotation(&noted, LAST_APPLIED).expect("annotation");
-        assert_eq!(serde_json::from_str::<Value>(text).expect("json")["data"]["a"], "b");
-        assert!(!text.contains("old"));
-        let big = json!({"data": {"a": "x".repeat(ANNOTATION_LIMIT)}});
-        assert!(with_last_applied(&big).is_err_and(|e| e.to_string().contains("ServerSideApply=true")));
-    }
-}
+mod tests;
