@@ -11,6 +11,7 @@ use tidegate_gitops::normalize::owned;
 use tidegate_gitops::object::{self, Key};
 use tidegate_gitops::sync::auto::Compared;
 use tidegate_gitops::sync::options::{AppOptions, Consent, ignores_extraneous};
+use tidegate_gitops::sync::plan::Live;
 use tidegate_gitops::sync::rejected::{self, Aborted};
 use tidegate_gitops::sync::{hook, images, task};
 use tidegate_gitops::{project, tracking};
@@ -75,34 +76,28 @@ pub fn denied(snapshot: &Snapshot, targets: &[Value]) -> BTreeMap<Key, String> {
 /// The live objects that belong to the application and are not among the targets.
 pub fn extra(snapshot: &Snapshot, targets: &[Value]) -> Vec<Key> {
     let wanted: BTreeSet<Key> = targets.iter().map(Key::of).collect();
-    let is_extra = |(key, live): &(&Key, &tidegate_gitops::sync::plan::Live)| {
-        !wanted.contains(*key)
-            && !hook::is_hook_or_skipped(&live.object)
-            && !object::is_crd(&live.object)
-            && snapshot.tracking.owner(&live.object).as_deref() == Some(snapshot.instance.as_str())
-    };
-    let mut seen = BTreeSet::new();
     // One object may be read under several API groups; its uid tells.
-    let is_new = |live: &Value| {
-        let uid = object::text(live, "/metadata/uid");
-        uid.is_empty() || seen.insert(uid.to_owned())
-    };
-    let mut is_new = is_new;
-    let targets: BTreeSet<&str> = snapshot
-        .live
-        .iter()
-        .filter(|(key, _)| wanted.contains(*key))
-        .map(|(_, live)| object::text(&live.object, "/metadata/uid"))
-        .filter(|uid| !uid.is_empty())
-        .collect();
-    snapshot
-        .live
-        .iter()
-        .filter(is_extra)
-        .filter(|(_, live)| !targets.contains(object::text(&live.object, "/metadata/uid")))
-        .filter(|(_, live)| is_new(&live.object))
-        .map(|(key, _)| key.clone())
-        .collect()
+    let uid = |live: &Live| object::text(&live.object, "/metadata/uid").to_owned();
+    let mut seen: BTreeSet<String> =
+        snapshot.live.iter().filter(|(k, _)| wanted.contains(*k)).map(|(_, l)| uid(l)).collect();
+    seen.remove("");
+    let mut extra = Vec::new();
+    for (key, live) in snapshot.live.iter().filter(|(key, _)| !wanted.contains(*key)) {
+        let is_part = !hook::is_hook_or_skipped(&live.object)
+            && !object::is_crd(&live.object)
+            && is_top_level(&live.object)
+            && snapshot.tracking.owner(&live.object).as_deref() == Some(snapshot.instance.as_str());
+        let uid = uid(live);
+        if is_part && (uid.is_empty() || seen.insert(uid)) {
+            extra.push(key.clone());
+        }
+    }
+    extra
+}
+
+/// Whether nobody owns the object. What another object owns comes and goes with its owner, whatever marks it inherited.
+pub fn is_top_level(live: &Value) -> bool {
+    object::list(live, "/metadata/ownerReferences").is_empty()
 }
 
 /// Compares the targets of `desired` with the live objects.
@@ -180,15 +175,7 @@ fn namespace_differs(snapshot: &Snapshot, desired: &Desired, options: &AppOption
 }
 
 impl Assessment {
-    fn add(
-        &mut self,
-        key: &Key,
-        object: &Value,
-        live: Option<&tidegate_gitops::sync::plan::Live>,
-        status: &str,
-        extra: bool,
-        options: &AppOptions,
-    ) {
+    fn add(&mut self, key: &Key, object: &Value, live: Option<&Live>, status: &str, extra: bool, options: &AppOptions) {
         let own = options.of(object);
         let health = match live {
             None => Some(HealthStatus { status: Some(Status::Missing.as_str().into()), ..HealthStatus::default() }),

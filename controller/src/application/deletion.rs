@@ -60,8 +60,9 @@ impl Controller {
         let hook_keys: BTreeSet<Key> = hooks.iter().map(Key::of).collect();
         let mut live = snapshot.live.clone();
         live.retain(|key, live| {
-            hook_keys.contains(key)
-                || snapshot.tracking.owner(&live.object).as_deref() == Some(snapshot.instance.as_str())
+            let owner = snapshot.tracking.owner(&live.object);
+            let is_own = owner.as_deref() == Some(snapshot.instance.as_str()) && assess::is_top_level(&live.object);
+            hook_keys.contains(key) || is_own
         });
         let approved = app.metadata.annotations.as_ref().and_then(|a| a.get(DELETION_APPROVED));
         let own = Key::new("argoproj.io", "Application", app.namespace(), app.name());

@@ -118,6 +118,14 @@ fn what_is_left_over_requires_pruning() {
 }
 
 #[test]
+fn what_another_object_owns_is_never_pruned() {
+    let mut child = map("child", "1");
+    child["metadata"]["ownerReferences"] = json!([{"kind": "Deployment", "name": "d", "uid": "u"}]);
+    let decision = decide(&snapshot(json!({"prune": true}), &[map("a", "1")], &[map("a", "1"), child]), now());
+    assert_eq!((words(&decision).0.as_str(), decision.status.resources.len()), ("Synced", 1));
+}
+
+#[test]
 fn drift_is_healed_only_when_asked() {
     let drifted = |automated: Value| {
         let mut snapshot = snapshot(automated, &[map("a", "1")], &[map("a", "2")]);
