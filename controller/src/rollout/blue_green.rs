@@ -86,19 +86,21 @@ fn is_fast_rollback(pass: &Pass<'_>) -> bool {
             && pass.status.blue_green.pre_promotion_analysis_run_status.is_none()
             && !pass.promoted()
     });
-    !pass.promoted() && !pass.stable_hash().is_empty() && (waiting || was_active)
+    // A version that is tried again after an abort stands too, but nobody has used it.
+    !pass.promoted() && !pass.stable_hash().is_empty() && !pass.retried && (waiting || was_active)
 }
 
 fn scale(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str, fast_rollback: bool) {
     let total = pass.replicas();
     let first = pass.stable_hash().is_empty();
     if let Some(rs) = pass.stable_rs().filter(|_| !pass.promoted()) {
-        let deadline_passed = rs.deadline().is_some_and(|d| d <= pass.now) && active == pass.hash;
+        let stays = active != pass.hash || pass.status.abort;
+        let deadline_passed = !stays && rs.deadline().is_some_and(|d| d <= pass.now);
         if deadline_passed {
             // The delay was asked for in so many words, and the new version is in use.
             pass.scale(rs, 0);
         } else {
-            if active != pass.hash {
+            if stays {
                 pass.keep(rs);
             } else if let Some(deadline) = rs.deadline() {
                 pass.wake_at(deadline);

@@ -37,7 +37,7 @@ pub(crate) fn run(pass: &mut Pass<'_>) {
     let mut order: Vec<&ReplicaSet> = pass.stable_rs().into_iter().collect();
     order.extend(pass.new_rs().filter(|_| !pass.promoted()));
     order.extend(pass.others());
-    let missing: i32 = order.iter().map(|rs| (pass.size(rs) - rs.available).max(0)).sum();
+    let missing: i32 = order.iter().map(|rs| (pass.size(rs).max(rs.replicas) - rs.available).max(0)).sum();
     let mut allowed = replicas::resolve(max_unavailable, total, false).max(1) - missing;
     let mut old = 0;
     for rs in order {
