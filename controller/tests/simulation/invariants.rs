@@ -28,6 +28,10 @@ pub struct Invariants {
     fields: BTreeMap<String, Flips>,
     /// When anything but the controller last acted.
     disturbed: Millis,
+    /// Hashes that were stable at some time.
+    been_stable: Vec<String>,
+    /// When a user last asked for a full promotion.
+    promoted_full: Option<Millis>,
     /// Until when a watch may be behind.
     pub blind_until: Millis,
     /// Fields that came back at most.
@@ -115,6 +119,9 @@ fn remember(world: &mut World, actor: Actor, id: &Id, before: Option<&Value>, af
         invariants.disturbed = now;
     }
     let (Kind::Rollout, Some(after)) = (id.0, after) else { return };
+    if after.pointer("/status/promoteFull") == Some(&Value::Bool(true)) {
+        invariants.promoted_full = Some(now);
+    }
     let image = text(after, "/spec/template/spec/containers/0/image").to_owned();
     if invariants.images.last().is_none_or(|(_, last)| *last != image) {
         invariants.images.push((now, image));
@@ -383,8 +390,32 @@ fn active_is_full(world: &mut World, name: &str, to: &str) {
     }
     let (now, least) = (world.now, world.invariants.least_size(world.now));
     let there = available(world, to);
+    must_be_proven(world, to, "PrePromotion", "prePromotionAnalysis", "switched the active Service to");
     if there < least && !world.invariants.lately_lost(to, now) && !world.invariants.lately_changed(now) {
         world.violated(format!("2: switched the active Service to {to}, which has {there} of {least} pods"));
+    }
+}
+
+/// A version that has to be proven got through its analysis, unless somebody overruled that.
+fn must_be_proven(world: &mut World, hash: &str, purpose: &str, field: &str, what: &str) {
+    let (now, rollout) = (world.now, world.rollout());
+    let first = world.invariants.been_stable.is_empty();
+    let asked = rollout.pointer("/spec/strategy/blueGreen").is_some_and(|b| b.get(field).is_some());
+    let window = rollout.pointer("/spec/rollbackWindow").is_some();
+    let full = rollout.pointer("/status/promoteFull") == Some(&Value::Bool(true))
+        || world.invariants.promoted_full.is_some_and(|at| now - at <= BLIND);
+    let known = world.invariants.been_stable.iter().any(|h| h == hash);
+    if first || !asked || window || full || known || world.invariants.lately_changed(now) {
+        return;
+    }
+    let label = |o: &Value, key: &str| text(&o["metadata"]["labels"], &format!("/{key}")).to_owned();
+    let proven = world.of_kind(Kind::AnalysisRun).any(|(_, run)| {
+        label(run, keys::ROLLOUT_TYPE) == purpose
+            && label(run, keys::POD_TEMPLATE_HASH) == hash
+            && text(run, "/status/phase") == "Successful"
+    });
+    if !proven {
+        world.violated(format!("8: {what} {hash} without a successful {purpose} analysis"));
     }
 }
 
@@ -456,6 +487,8 @@ fn status(world: &mut World, before: &Value, after: &Value) {
         if most < needed && !world.invariants.lately_changed(now) {
             world.violated(format!("2: made {new} the stable version; it never had more than {most} of {needed} pods"));
         }
+        must_be_proven(world, &new, "PostPromotion", "postPromotionAnalysis", "made stable");
+        world.invariants.been_stable.push(new.clone());
         if new.is_empty() {
             world.violated("2: forgot the stable version".to_owned());
         }
