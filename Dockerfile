@@ -5,7 +5,7 @@ WORKDIR /src
 COPY gitops/render-worker/go.mod gitops/render-worker/go.sum ./
 RUN go mod download
 COPY gitops/render-worker/ ./
-RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /out/render-worker .
+RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /out/tidegate-render-worker .
 
 FROM rust:1.95-bookworm AS builder
 # For the cryptography (aws-lc) and the allocator (jemalloc).
@@ -25,7 +25,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 65532 tidegate \
     && useradd --uid 65532 --gid 65532 --home-dir /var/lib/tidegate --create-home --shell /usr/sbin/nologin tidegate
-COPY --from=renderer /out/render-worker /usr/local/bin/
+COPY --from=renderer /out/tidegate-render-worker /usr/local/bin/
 COPY --from=builder /out/tidegate /usr/local/bin/
 # Called by one of these names, the program has the command line of the program of that name.
 RUN for name in kubectl-argo-rollouts kubectl-tidegate argocd rollouts-controller; do \

@@ -8,9 +8,10 @@ NAME ?= dev
 HARNESS = $(CARGO) run --quiet --package tidegate-e2e --bin tidegate-e2e --
 
 .DEFAULT_GOAL := help
-.PHONY: help up down prune test unit e2e bench check
+.PHONY: help demo up down prune test unit e2e bench check
 
 help:
+	@echo 'make demo    the main job, shown: Git to production under load, and a bad commit back (root; KEEP=1 leaves it up)'
 	@echo 'make up      start a cluster for development (NAME=dev) with Traefik, Prometheus and Git'
 	@echo 'make down    take it down'
 	@echo 'make prune   remove what killed runs left behind'
@@ -24,6 +25,9 @@ help:
 .PHONY: harness
 harness:
 	$(CARGO) build --quiet --package tidegate-e2e
+
+demo: harness
+	$(HARNESS) demo $(if $(KEEP),--keep)
 
 up: harness
 	$(HARNESS) up --name $(NAME) --all

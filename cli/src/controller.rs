@@ -251,27 +251,26 @@ fn address(text: &str) -> Result<SocketAddr> {
 pub fn run(flags: Flags) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
+        let stopped = stopped()?;
         let config = flags.cluster.configure("rollouts-controller").await?;
         let options = flags.options(&config.default_namespace)?;
         log(&options.log);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), namespace = options.namespace, "Tidegate starts.");
-        tidegate_controller::run::run(config, options, stopped()).await
+        tidegate_controller::run::run(config, options, stopped).await
     })
 }
 
-/// Ready when the process is asked to stop.
-async fn stopped() {
+/// Ready when the process is asked to stop. The signals are caught from the call on, not from the first poll.
+fn stopped() -> Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+    let mut terminate = signal(SignalKind::terminate()).context("catching SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("catching SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-        // Without handlers the default action of the signals ends the process.
-        _ => std::future::pending().await,
-    }
+    })
 }
 
 /// Logs to standard error, a line each decision.

@@ -229,6 +229,24 @@ impl Writer<'_> {
         Ok(patched)
     }
 
+    /// Writes the status of a kind that has no status subresource of ours. Where another definition of the kind is
+    /// installed that has one, a write to the object leaves the status as it was; then the subresource is written.
+    ///
+    /// # Errors
+    /// As the API says.
+    pub async fn merge_status(&self, resource: &Resource, namespace: &str, name: &str, body: &Value) -> ApiResult<Value> {
+        let written = self.merge(resource, namespace, name, "", body).await?;
+        let mut wanted = written.clone();
+        tidegate_crds::patch::merge_apply(&mut wanted["status"], &body["status"]);
+        if wanted["status"] == written["status"] {
+            return Ok(written);
+        }
+        let mut body = body.clone();
+        body["metadata"]["resourceVersion"] =
+            written.pointer("/metadata/resourceVersion").cloned().unwrap_or(Value::Null);
+        self.merge(resource, namespace, name, "status", &body).await
+    }
+
     /// Deletes an object and its dependents.
     ///
     /// # Errors

@@ -108,6 +108,23 @@ pub fn ensure(needs: Needs) -> Result<Programs> {
     })
 }
 
+/// Helm, built from its Go module.
+pub fn helm() -> Result<PathBuf> {
+    build(&go()?, "helm", "helm.sh/helm/v4/cmd/helm", "Helm (first time: about a minute)")
+}
+
+/// Tidegate's render worker, which turns charts and overlays into manifests. Go's own cache knows whether it is current.
+pub fn render_worker() -> Result<PathBuf> {
+    let source = state::repository().join("gitops/render-worker");
+    let target = state::repository().join("target/render-worker/tidegate-render-worker");
+    let _ticker = Ticker::start("building the render worker");
+    let mut command = Command::new(go()?);
+    command.current_dir(&source).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false").env("GOWORK", "off");
+    command.args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(&target).arg(".");
+    output(&mut command).context("build the render worker")?;
+    Ok(target)
+}
+
 fn cni() -> Result<PathBuf> {
     let found = CNI_DIRECTORIES.iter().map(PathBuf::from).find(|dir| dir.join("bridge").is_file());
     found.context("CNI plugins: no `bridge` in /usr/lib/cni or /opt/cni/bin (Debian: containernetworking-plugins)")

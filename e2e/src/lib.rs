@@ -9,6 +9,7 @@ pub mod audit;
 pub mod certificates;
 pub mod cluster;
 pub mod controller;
+pub mod demo;
 pub mod git_http;
 pub mod git_server;
 pub mod http;

@@ -82,6 +82,15 @@ enum Action {
     },
     /// Remove clusters that nobody uses: whose owner or processes have died, or that were never finished.
     Prune,
+    /// Show the main job: three commits go from Git to production under load, and the bad one comes back by itself.
+    Demo {
+        /// Leave the cluster up at the end.
+        #[arg(long)]
+        keep: bool,
+        /// Requests a second.
+        #[arg(long, default_value_t = 100.0)]
+        rate: f64,
+    },
     /// Send requests at a constant rate and print who answered.
     Load {
         /// Run in this cluster's network; without it, in the one that the command is in.
@@ -162,6 +171,7 @@ fn run(action: Action) -> Result<ExitCode> {
                 say("nothing to remove");
             }
         }
+        Action::Demo { keep, rate } => tidegate_e2e::demo::run(&tidegate_e2e::demo::Demo { keep, rate })?,
         Action::Load { name, url, host, rate, duration, json } => {
             if let Some(name) = name {
                 Cluster::find(&name)?.enter()?;

@@ -4,7 +4,7 @@
   resources: [rollouts, rollouts/status, rollouts/finalizers]
   verbs: [get, list, watch, update, patch]
 - apiGroups: [argoproj.io]
-  resources: [analysisruns, analysisruns/finalizers, experiments, experiments/finalizers]
+  resources: [analysisruns, analysisruns/status, analysisruns/finalizers, experiments, experiments/status, experiments/finalizers]
   verbs: [get, list, watch, create, update, patch, delete]
 - apiGroups: [argoproj.io]
   resources: [analysistemplates]

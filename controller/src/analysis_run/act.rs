@@ -51,7 +51,7 @@ async fn write_status(context: &Context, run: &AnalysisRun, status: &AnalysisRun
     let Some(mut body) = status_patch(&run.status, status) else { return Ok(false) };
     body["metadata"] = json!({"resourceVersion": run.metadata.resource_version});
     let writer = Writer { api: context.api.as_ref(), stores: &context.stores };
-    match writer.merge(&resources::ANALYSIS_RUN, run.namespace(), run.name(), "status", &body).await {
+    match writer.merge_status(&resources::ANALYSIS_RUN, run.namespace(), run.name(), &body).await {
         Ok(_) => Ok(true),
         Err(ApiError::NotFound(_)) => Ok(false),
         Err(error) => Err(error.into()),
