@@ -76,18 +76,8 @@ fn is_fast_rollback(pass: &Pass<'_>) -> bool {
     let waiting = pass.new_rs().is_some_and(|rs| {
         rs.deadline().is_some_and(|d| d > pass.now) && rs.available >= rs.replicas.max(1) && rs.revision() > 0
     });
-    // The deadline goes with the first pass; the full set of pods and the older age stay.
-    let was_active = pass.new_rs().zip(pass.stable_rs()).is_some_and(|(new, stable)| {
-        new.created < stable.created
-            && new.available >= pass.replicas().max(1)
-            && !pass.status.abort
-            && new.annotations.contains_key(tidegate_crds::keys::REVISION_HISTORY)
-            && pass.status.pause_conditions.as_ref().is_none_or(Vec::is_empty)
-            && pass.status.blue_green.pre_promotion_analysis_run_status.is_none()
-            && !pass.promoted()
-    });
     // A version that is tried again after an abort stands too, but nobody has used it.
-    !pass.promoted() && !pass.stable_hash().is_empty() && !pass.retried && (waiting || was_active)
+    !pass.promoted() && !pass.stable_hash().is_empty() && !pass.retried && waiting
 }
 
 fn scale(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str, fast_rollback: bool) {
@@ -122,7 +112,10 @@ fn scale(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str, fast_rollbac
         let size = preview_size.unwrap_or(total);
         match pass.new_rs() {
             Some(rs) => {
-                pass.keep(rs);
+                // What tells a fast rollback stays until it is done.
+                if !fast_rollback {
+                    pass.keep(rs);
+                }
                 pass.scale(rs, size);
             }
             None if size > 0 => {
