@@ -7,7 +7,7 @@ use super::snapshot::ReplicaSet;
 use super::{analyses, experiments, traffic};
 use crate::events::Event;
 use tidegate_crds::keys;
-use tidegate_crds::rollout::{Canary, CanaryStep};
+use tidegate_crds::rollout::{Canary, CanaryStep, TrafficWeights};
 
 /// Seconds for which an old stable version, or an aborted canary, stays when nothing else is said.
 const DEFAULT_DELAY_SECONDS: i64 = 30;
@@ -105,7 +105,9 @@ fn targets(pass: &Pass<'_>, canary: &Canary, at: Position, routed: bool) -> (i32
     let stable = if canary.dynamic_stable_scale && !pass.status.abort {
         // Never fewer than what it really serves.
         let weights = pass.status.canary.weights.as_ref();
-        let served = weights.map_or(max, |w| (max - w.canary.weight).max(w.stable.weight));
+        // Right after a promotion the weight still on the canary Service is the new stable version's.
+        let other = |w: &&TrafficWeights| w.canary.pod_template_hash.as_deref() != Some(pass.stable_hash());
+        let served = weights.filter(other).map_or(max, |w| (max - w.canary.weight).max(w.stable.weight));
         replicas::share(max - weight, total, max).max(replicas::share(served, total, max))
     } else {
         total
