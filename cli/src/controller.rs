@@ -35,11 +35,15 @@ pub struct Flags {
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     application_namespaces: Vec<String>,
     /// Directory of the copies of Git repositories
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "TIDEGATE_CACHE_DIR", hide_env_values = true)]
     repository_cache: Option<std::path::PathBuf>,
     /// Port of /api/webhook, for Git servers; 0 for none
-    #[arg(long, value_name = "PORT", default_value_t = 8085)]
+    #[arg(long, value_name = "PORT", default_value_t = 8085, env = "TIDEGATE_WEBHOOK_PORT", hide_env_values = true)]
     webhook_port: u16,
+    /// Sync Applications from Git; default: true, and false when called as rollouts-controller, whose ClusterRole does
+    /// not grant it
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true, env = "TIDEGATE_GITOPS", hide_env_values = true)]
+    gitops: Option<bool>,
     /// Handle only objects labelled with this instance id; without it, only objects without the label
     #[arg(long, value_name = "ID", default_value = "")]
     instance_id: String,
@@ -205,6 +209,7 @@ impl Flags {
                 aws_target_group_binding_api_version: self.aws_target_group_binding_api_version.clone(),
                 alb_tag_key_resource_id: self.alb_tag_key_resource_id.clone(),
             },
+            gitops: self.gitops.unwrap_or_else(|| !called_as_the_peer()),
             applications: tidegate_controller::application::Settings {
                 resync: Duration::from_secs(self.app_resync),
                 application_namespaces: self.application_namespaces.clone(),
@@ -258,6 +263,12 @@ pub fn run(flags: Flags) -> Result<()> {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), namespace = options.namespace, "Tidegate starts.");
         tidegate_controller::run::run(config, options, stopped).await
     })
+}
+
+/// The program was called by the name that the peer's controller has.
+fn called_as_the_peer() -> bool {
+    let name = std::env::args_os().next().unwrap_or_default();
+    std::path::Path::new(&name).file_name().is_some_and(|n| n == "rollouts-controller")
 }
 
 /// Ready when the process is asked to stop. The signals are caught from the call on, not from the first poll.

@@ -234,7 +234,13 @@ impl Writer<'_> {
     ///
     /// # Errors
     /// As the API says.
-    pub async fn merge_status(&self, resource: &Resource, namespace: &str, name: &str, body: &Value) -> ApiResult<Value> {
+    pub async fn merge_status(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        body: &Value,
+    ) -> ApiResult<Value> {
         let written = self.merge(resource, namespace, name, "", body).await?;
         let mut wanted = written.clone();
         tidegate_crds::patch::merge_apply(&mut wanted["status"], &body["status"]);

@@ -57,6 +57,8 @@ pub struct ControllerOptions {
     pub routers: RouterOptions,
     /// The Application controller.
     pub applications: crate::application::Settings,
+    /// Sync Applications from Git. Default true.
+    pub gitops: bool,
     /// The log.
     pub log: LogOptions,
 }
@@ -149,6 +151,7 @@ impl Default for ControllerOptions {
             self_service_notifications: false,
             routers: RouterOptions::default(),
             applications: crate::application::Settings::default(),
+            gitops: true,
             log: LogOptions::default(),
         }
     }

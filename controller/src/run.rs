@@ -156,7 +156,11 @@ impl Reconcilers {
             rollouts: all.then(|| crate::rollout::Controller::new(context.clone(), routers, Arc::clone(metrics))),
             analysis_runs: crate::analysis_run::Controller::new(context.clone(), Arc::clone(metrics))
                 .map_err(|error| anyhow::anyhow!("cannot set up metric providers: {error}"))?,
-            applications: if all { Some(applications(context, metrics, client)?) } else { None },
+            applications: if all && context.options.gitops {
+                Some(applications(context, metrics, client)?)
+            } else {
+                None
+            },
         })
     }
 

@@ -119,7 +119,8 @@ async fn show(demo: &Demo, cluster: &Cluster, programs: &Programs) -> Result<()>
     install_tidegate(cluster, programs)?;
     let repository = cluster.git()?.create("shop")?;
     let client = cluster.client().await?;
-    let cluster_view = View { rollouts: api(&client, "Rollout", NAMESPACE), applications: api(&client, "Application", HOME) };
+    let cluster_view =
+        View { rollouts: api(&client, "Rollout", NAMESPACE), applications: api(&client, "Application", HOME) };
 
     let first = push(&repository, "Start with version 1", "1")?;
     let manifest = APPLICATION_MANIFEST.replace("REPOSITORY", &repository.http_url());
@@ -153,7 +154,10 @@ async fn show(demo: &Demo, cluster: &Cluster, programs: &Programs) -> Result<()>
     rows.push(fix(cluster, &cluster_view, &repository, &load).await?);
     ensure!(rows[3].errors == 0, "users saw {} errors while the fix went out", rows[3].errors);
     let report = load.stop().await?;
-    println!("\n{:<10} {:<28} {:<12} {:>7} {:>9} {:>7}  WHY", "COMMIT", "WHAT", "OUTCOME", "SECONDS", "REQUESTS", "ERRORS");
+    println!(
+        "\n{:<10} {:<28} {:<12} {:>7} {:>9} {:>7}  WHY",
+        "COMMIT", "WHAT", "OUTCOME", "SECONDS", "REQUESTS", "ERRORS"
+    );
     for row in &rows {
         println!(
             "{:<10} {:<28} {:<12} {:>7.1} {:>9} {:>7}  {}",
@@ -237,7 +241,15 @@ fn push(repository: &Repository, message: &str, version: &str) -> Result<String>
 async fn webhook(cluster: &Cluster, repository: &Repository, commit: &str) -> Result<()> {
     let address = cluster
         .kubectl()
-        .args(["-n", HOME, "get", "service", "tidegate-webhook", "-o", "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}"])
+        .args([
+            "-n",
+            HOME,
+            "get",
+            "service",
+            "tidegate-webhook",
+            "-o",
+            "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}",
+        ])
         .output()
         .context("the webhook's Service")?;
     let address = String::from_utf8_lossy(&address.stdout).into_owned();
@@ -366,7 +378,13 @@ async fn good(
         say(&format!("wanted {}, measured {} of {requests} requests", percent(wanted), percent(measured)));
         // Four standard deviations of a fair coin.
         let bound = 4.0 * (wanted * (1.0 - wanted) / requests.max(1) as f64).sqrt();
-        ensure!((measured - wanted).abs() <= bound, "the split is {}, wanted {} ± {}", percent(measured), percent(wanted), percent(bound));
+        ensure!(
+            (measured - wanted).abs() <= bound,
+            "the split is {}, wanted {} ± {}",
+            percent(measured),
+            percent(wanted),
+            percent(bound)
+        );
         splits.push(Split { wanted, measured, requests });
     }
     view.phase("Healthy").await?;

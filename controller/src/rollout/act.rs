@@ -3,7 +3,7 @@
 use super::decision::{Action, Decision, ReplicaSetChange};
 use super::snapshot::{ReplicaSet, Snapshot};
 use super::template;
-use crate::api::{ApiError, PatchCall, PatchKind, Resource, resources};
+use crate::api::{ApiError, Resource, resources};
 use crate::context::Writer;
 use crate::worker::Failure;
 use k8s_openapi::jiff::Timestamp;
@@ -41,7 +41,8 @@ pub async fn act(writer: &Writer<'_>, snapshot: &Snapshot, decision: &Decision) 
                 create_replica_set(writer, snapshot, decision, name, object).await?;
             }
             Action::PatchReplicaSet { name, change } => {
-                writer.merge(&resources::REPLICA_SET, namespace, name, "", &replica_set_patch(change)).await?;
+                let seen = snapshot.replica_sets.iter().find(|rs| rs.name == *name);
+                writer.merge(&resources::REPLICA_SET, namespace, name, "", &replica_set_patch(seen, change)).await?;
             }
             Action::EphemeralMetadata { name, hash, labels, annotations, remembered } => {
                 let change = json!({"metadata": {"labels": labels, "annotations": annotations}});
@@ -92,8 +93,11 @@ pub async fn act(writer: &Writer<'_>, snapshot: &Snapshot, decision: &Decision) 
             },
             Action::ScaleWorkload { replicas } => {
                 let reference = rollout.spec.workload_ref.clone().unwrap_or_default();
-                let body = json!({"spec": {"replicas": replicas}});
-                writer.merge(&resources::DEPLOYMENT, namespace, &reference.name, "", &body).await?;
+                // By an update, not a patch: the peer's ClusterRole grants only that on Deployments.
+                let mut workload = writer.api.get(&resources::DEPLOYMENT, namespace, &reference.name).await?;
+                workload["spec"]["replicas"] = (*replicas).into();
+                let written = writer.api.replace(&resources::DEPLOYMENT, namespace, &reference.name, &workload).await?;
+                writer.stores.of(&resources::DEPLOYMENT).apply(written);
             }
         }
     }
@@ -143,7 +147,8 @@ fn owner(snapshot: &Snapshot) -> Value {
     }])
 }
 
-fn replica_set_patch(change: &ReplicaSetChange) -> Value {
+/// Pods are taken away only on the version that was decided upon: some that were not ready then may serve by now.
+fn replica_set_patch(seen: Option<&ReplicaSet>, change: &ReplicaSetChange) -> Value {
     let mut spec = Map::new();
     if let Some(replicas) = change.replicas {
         spec.insert("replicas".to_owned(), replicas.into());
@@ -157,6 +162,10 @@ fn replica_set_patch(change: &ReplicaSetChange) -> Value {
     }
     if !change.annotations.is_empty() {
         body.insert("metadata".to_owned(), json!({"annotations": change.annotations}));
+    }
+    if let Some(seen) = seen.filter(|rs| change.replicas.is_some_and(|pods| pods < rs.replicas)) {
+        let metadata = body.entry("metadata").or_insert_with(|| json!({}));
+        metadata["resourceVersion"] = seen.resource_version.as_str().into();
     }
     Value::Object(body)
 }
@@ -250,21 +259,14 @@ async fn create_own(
 
 async fn label_pods(writer: &Writer<'_>, namespace: &str, hash: &str, change: &Value) -> Result<(), Failure> {
     let selector = format!("{}={hash}", keys::POD_TEMPLATE_HASH);
-    for pod in writer.api.list(&resources::POD, namespace, &selector).await? {
+    for mut pod in writer.api.list(&resources::POD, namespace, &selector).await? {
         if has(&pod, change) {
             continue;
         }
-        let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-        let call = PatchCall {
-            resource: &resources::POD,
-            namespace,
-            name,
-            subresource: "",
-            kind: PatchKind::Merge,
-            body: change,
-            dry_run: false,
-        };
-        tolerate_gone(writer.api.patch(call).await)?;
+        patch::merge_apply(&mut pod, change);
+        let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        // By an update, not a patch: the peer's ClusterRole grants only that on pods.
+        tolerate_gone(writer.api.replace(&resources::POD, namespace, &name, &pod).await)?;
     }
     Ok(())
 }

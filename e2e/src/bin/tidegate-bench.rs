@@ -50,7 +50,11 @@ const METRICS_PORT: u16 = 18090;
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    ensure!(cli.tidegate.is_file(), "{}: no such file; `cargo build --release -p tidegate` makes it", cli.tidegate.display());
+    ensure!(
+        cli.tidegate.is_file(),
+        "{}: no such file; `cargo build --release -p tidegate` makes it",
+        cli.tidegate.display()
+    );
     let name = "bench";
     cluster::remove(name)?;
     let nodes = u32::try_from((cli.count * cli.pods * 2).div_ceil(100).max(5))?;
@@ -80,7 +84,8 @@ async fn measure(cli: &Cli, cluster: &Cluster) -> Result<()> {
     if !cli.no_floor {
         say(&format!("{} Deployments of {} pods", cli.count, cli.pods));
         let api = api(&client, "apps/v1", "Deployment");
-        phases.push(timed("create Deployments", None, create(&api, cli, deployment), &api, cli, deployment_done).await?);
+        phases
+            .push(timed("create Deployments", None, create(&api, cli, deployment), &api, cli, deployment_done).await?);
         phases.push(timed("update Deployments", None, update(&api, cli), &api, cli, deployment_done).await?);
         remove(&api, cli).await?;
     }
@@ -90,7 +95,10 @@ async fn measure(cli: &Cli, cluster: &Cluster) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(5)).await;
     phases.push(Phase { name: "idle, empty".into(), memory: controller.memory()?, ..Phase::default() });
     let api = api(&client, "argoproj.io/v1alpha1", "Rollout");
-    phases.push(timed("create Rollouts until Healthy", Some(&controller), create(&api, cli, rollout), &api, cli, rollout_done).await?);
+    phases.push(
+        timed("create Rollouts until Healthy", Some(&controller), create(&api, cli, rollout), &api, cli, rollout_done)
+            .await?,
+    );
     let steps = "all through 20/50/100";
     phases.push(timed(steps, Some(&controller), update(&api, cli), &api, cli, rollout_done).await?);
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -101,7 +109,13 @@ async fn measure(cli: &Cli, cluster: &Cluster) -> Result<()> {
         controller = Controller::start(cli, cluster)?;
         controller.ready().await?;
         let wall = begun.elapsed().as_secs_f64();
-        phases.push(Phase { name: "restart until ready".into(), wall, cpu: controller.cpu()?, memory: controller.memory()?, ..Phase::default() });
+        phases.push(Phase {
+            name: "restart until ready".into(),
+            wall,
+            cpu: controller.cpu()?,
+            memory: controller.memory()?,
+            ..Phase::default()
+        });
         phases.push(one_promote(&api, &controller).await?);
     }
     controller.stop()?;
@@ -116,7 +130,12 @@ async fn one_promote(api: &Api<DynamicObject>, controller: &Controller) -> Resul
     let begun = Instant::now();
     change(api, name, "busy").await?;
     wait(|| async { Ok(api.get(name).await?.data.pointer("/status/currentPodHash").cloned() != before) }).await?;
-    Ok(Phase { name: "one update acts, right after the restart".into(), wall: begun.elapsed().as_secs_f64(), memory: controller.memory()?, ..Phase::default() })
+    Ok(Phase {
+        name: "one update acts, right after the restart".into(),
+        wall: begun.elapsed().as_secs_f64(),
+        memory: controller.memory()?,
+        ..Phase::default()
+    })
 }
 
 async fn timed(
