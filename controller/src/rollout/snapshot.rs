@@ -69,6 +69,8 @@ pub struct ReplicaSet {
     pub name: String,
     /// Uid.
     pub uid: String,
+    /// Version that was looked at.
+    pub resource_version: String,
     /// Creation time.
     pub created: Timestamp,
     /// It is being deleted.
@@ -103,6 +105,7 @@ impl ReplicaSet {
         Some(Self {
             name: text(metadata, "name"),
             uid: text(metadata, "uid"),
+            resource_version: text(metadata, "resourceVersion"),
             created: text(metadata, "creationTimestamp").parse().unwrap_or_default(),
             deleting: metadata.get("deletionTimestamp").is_some_and(|d| !d.is_null()),
             owner: controller.map(|o| text(o, "uid")),
