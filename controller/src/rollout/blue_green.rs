@@ -74,7 +74,7 @@ fn switch_preview(pass: &mut Pass<'_>, name: &str) {
 /// Going back to a version that still stands from before its switch: nothing has to be proven again.
 fn is_fast_rollback(pass: &Pass<'_>) -> bool {
     let waiting = pass.new_rs().is_some_and(|rs| {
-        rs.deadline().is_some_and(|d| d > pass.now) && rs.available >= rs.replicas.max(1) && rs.revision() > 0
+        rs.deadline().is_some_and(|d| d > pass.now) && rs.serving() >= rs.replicas.max(1) && rs.revision() > 0
     });
     // A version that is tried again after an abort stands too, but nobody has used it.
     !pass.promoted() && !pass.stable_hash().is_empty() && !pass.retried && waiting
@@ -188,7 +188,7 @@ fn pre_promotion(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str, fast
     let size = blue_green.preview_replica_count.unwrap_or_else(|| pass.replicas());
     let current = pass.status.blue_green.pre_promotion_analysis_run_status.take();
     pass.status.blue_green.pre_promotion_analysis_run_status =
-        if current.is_some() || pass.new_rs().is_some_and(|rs| rs.available >= size && size > 0) {
+        if current.is_some() || pass.new_rs().is_some_and(|rs| rs.serving() >= size && size > 0) {
             analyses::keep(pass, analysis, Purpose::PrePromotion, current.as_ref())
         } else {
             None

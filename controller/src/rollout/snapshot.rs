@@ -125,6 +125,11 @@ impl ReplicaSet {
         self.labels.get(keys::POD_TEMPLATE_HASH).map_or("", String::as_str)
     }
 
+    /// Available pods that stay: those beyond the wanted number are on their way out.
+    pub fn serving(&self) -> i32 {
+        self.available.min(self.replicas)
+    }
+
     /// Revision; 0 when there is none.
     pub fn revision(&self) -> i64 {
         self.annotations.get(keys::REVISION).and_then(|r| r.parse().ok()).unwrap_or(0)

@@ -3,7 +3,7 @@
 use crate::cluster::{Actor, Kind, NAMESPACE, World, text};
 use crate::platform;
 use futures::future::BoxFuture;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tidegate_controller::api::{Api, ApiError, ApiResult, PatchCall, PatchKind, Propagation, Resource};
@@ -181,10 +181,22 @@ impl Api for SimulatedApi {
         resource: &'a Resource,
         _: &'a str,
         name: &'a str,
-        _: &'a Value,
+        object: &'a Value,
     ) -> BoxFuture<'a, ApiResult<Value>> {
-        let error = format!("nothing replaces {} {name}: a patch leaves other people's fields alone", resource.kind);
-        Box::pin(std::future::ready(Err(ApiError::Invalid(error))))
+        Self::answer(self.call(&format!("replace {} {name}", resource.kind), true, |world| {
+            if resource.kind != "Pod" {
+                let error = format!("nothing replaces {} {name}: a patch leaves other fields alone", resource.kind);
+                return Err(ApiError::Invalid(error));
+            }
+            let mut change = json!({"metadata": object["metadata"].clone()});
+            let Some(pod) = world.pods.get(name) else { return label_pod(world, name, &change) };
+            for (part, map) in [("labels", &pod.labels), ("annotations", &pod.annotations)] {
+                for key in map.keys().filter(|key| object["metadata"][part].get(*key).is_none()) {
+                    change["metadata"][part][key] = Value::Null;
+                }
+            }
+            label_pod(world, name, &change)
+        }))
     }
 
     fn delete<'a>(
