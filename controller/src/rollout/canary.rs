@@ -275,7 +275,7 @@ pub(crate) fn switch(pass: &mut Pass<'_>, name: &str, hash: &str) -> bool {
     }
     let Some(rs) = pass.rs_by_hash(hash) else { return false };
     let needed = if service.managed_by.is_none() { rs.replicas.max(1) } else { 1 };
-    if rs.available < needed && pass.replicas() > 0 {
+    if rs.serving() < needed && pass.replicas() > 0 {
         return false;
     }
     let from = service.hash().to_owned();
@@ -413,7 +413,7 @@ fn promote_when_done(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts:
     }
     let Some(new) = pass.new_rs() else { return };
     let total = pass.replicas();
-    if !replicas::reached(canary.replica_progress_threshold.as_ref(), new.replicas, new.available, total) {
+    if !replicas::reached(canary.replica_progress_threshold.as_ref(), new.replicas, new.serving(), total) {
         return;
     }
     let first = pass.stable_hash().is_empty();
