@@ -4,6 +4,7 @@ use super::canary::Position;
 use super::decision::{Action, Stage};
 use super::pass::Pass;
 use super::replicas;
+use super::snapshot::ReplicaSet;
 use crate::events::Event;
 use std::collections::BTreeMap;
 use tidegate_crds::OwnerReference;
@@ -76,7 +77,7 @@ fn managed_routes(canary: &Canary, at: Position) -> (Vec<SetHeaderRoute>, Vec<Se
 fn weight(pass: &Pass<'_>, canary: &Canary, at: Position, counts_reached: bool) -> i32 {
     let max = replicas::max_weight(canary);
     let recorded = pass.status.canary.weights.as_ref().map_or(0, |w| w.canary.weight);
-    let available = pass.new_rs().map_or(0, |rs| rs.available);
+    let available = pass.new_rs().map_or(0, ReplicaSet::serving);
     if pass.promoted() {
         return 0;
     }
