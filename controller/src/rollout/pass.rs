@@ -153,6 +153,10 @@ impl<'a> Pass<'a> {
         if self.size(rs) == to {
             return;
         }
+        if to > rs.replicas && rs.available > rs.replicas {
+            // Pods on their way out would count as there. The ReplicaSet's status brings the next pass.
+            return;
+        }
         let direction = if to > rs.replicas { "up" } else { "down" };
         self.tell(Event::normal(
             "ScalingReplicaSet",
