@@ -1,3 +1,13 @@
 //! Tests on a real Kubernetes. One binary, so that it is linked once and its tests share one cluster.
 
+mod adoption;
+mod analysis;
+mod bad_input;
+mod cli;
 mod harness;
+mod process;
+mod rollout_blue_green;
+mod rollout_canary;
+mod rollout_traffic;
+mod scene;
+mod types;
