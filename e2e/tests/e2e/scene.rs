@@ -504,7 +504,11 @@ pub fn template(app: &str, tag: &str) -> Value {
                 "name": "server",
                 "image": format!("tidegate/testserver:{tag}"),
                 "ports": [{"containerPort": 8080, "name": "http"}],
-                "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1},
+                // Ready as soon as it answers, and not unready because the machine is busy.
+                "readinessProbe": {
+                    "httpGet": {"path": "/healthz", "port": 8080},
+                    "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 10,
+                },
             }],
         },
     })
