@@ -6,6 +6,7 @@ pub mod application;
 pub mod cache;
 pub mod context;
 pub mod events;
+pub mod experiment;
 pub mod lease;
 pub mod metrics;
 pub mod options;

@@ -145,6 +145,7 @@ fn lease_options(options: &ControllerOptions, namespace: &str) -> LeaseOptions {
 struct Reconcilers {
     rollouts: Option<Arc<crate::rollout::Controller>>,
     analysis_runs: Arc<crate::analysis_run::Controller>,
+    experiments: Option<Arc<crate::experiment::Controller>>,
     applications: Option<Arc<crate::application::Controller>>,
 }
 
@@ -156,6 +157,7 @@ impl Reconcilers {
             rollouts: all.then(|| crate::rollout::Controller::new(context.clone(), routers, Arc::clone(metrics))),
             analysis_runs: crate::analysis_run::Controller::new(context.clone(), Arc::clone(metrics))
                 .map_err(|error| anyhow::anyhow!("cannot set up metric providers: {error}"))?,
+            experiments: all.then(|| crate::experiment::Controller::new(context.clone(), Arc::clone(metrics))),
             applications: if all && context.options.gitops {
                 Some(applications(context, metrics, client)?)
             } else {
@@ -170,12 +172,17 @@ impl Reconcilers {
                 controller.run().await;
             }
         };
+        let experiments = async {
+            if let Some(controller) = self.experiments {
+                controller.run().await;
+            }
+        };
         let applications = async {
             if let Some(controller) = self.applications {
                 controller.run().await;
             }
         };
-        tokio::join!(rollouts, self.analysis_runs.run(), applications);
+        tokio::join!(rollouts, self.analysis_runs.run(), experiments, applications);
     }
 
     fn close(&self) {
@@ -183,6 +190,9 @@ impl Reconcilers {
             controller.close();
         }
         self.analysis_runs.close();
+        if let Some(controller) = &self.experiments {
+            controller.close();
+        }
         if let Some(controller) = &self.applications {
             controller.close();
         }

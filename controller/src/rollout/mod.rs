@@ -17,7 +17,7 @@ mod restart;
 mod revisions;
 mod services;
 mod snapshot;
-mod template;
+pub(crate) mod template;
 mod traffic;
 pub mod validate;
 mod workload;
