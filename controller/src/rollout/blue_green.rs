@@ -145,7 +145,8 @@ fn shrink_aborted(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str) {
 
 fn shrink_others(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str) {
     let mut others: Vec<_> = pass.others().into_iter().filter(|rs| rs.replicas > 0).collect();
-    others.sort_by_key(|rs| std::cmp::Reverse(rs.deadline()));
+    // The newest first; what was replaced within the same second goes by its age.
+    others.sort_by_key(|rs| std::cmp::Reverse((rs.deadline(), rs.revision())));
     let limit = blue_green.scale_down_delay_revision_limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(0));
     let mut waiting = 0;
     for rs in others {

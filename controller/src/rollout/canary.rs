@@ -102,17 +102,22 @@ fn targets(pass: &Pass<'_>, canary: &Canary, at: Position, routed: bool) -> (i32
         // Pods that still serve stay until their traffic is gone.
         None => replicas::share(weight.max(serves(pass)), total, max),
     };
-    let stable = if canary.dynamic_stable_scale && !pass.status.abort {
+    let stable = if canary.dynamic_stable_scale {
         // Never fewer than what it really serves.
         let weights = pass.status.canary.weights.as_ref();
-        // Right after a promotion the weight still on the canary Service is the new stable version's.
-        let other = |w: &&TrafficWeights| w.canary.pod_template_hash.as_deref() != Some(pass.stable_hash());
-        let served = weights.filter(other).map_or(max, |w| (max - w.canary.weight).max(w.stable.weight));
+        // A weight of another version than the current one comes back to the stable one in this very pass.
+        let current = |w: &&TrafficWeights| w.canary.pod_template_hash.as_deref() == Some(pass.hash.as_str());
+        let served = weights.filter(current).map_or(max, |w| (max - w.canary.weight).max(w.stable.weight));
+        // After an abort it grows step by step, as the traffic comes back.
+        let weight = if pass.status.abort { traffic::next_lower(canary, max - served) } else { weight };
         replicas::share(max - weight, total, max).max(replicas::share(served, total, max))
     } else {
         total
     };
     let (mut new, mut stable) = (at_least(new), at_least(stable));
+    if traffic::held(pass, canary).is_some() {
+        stable = total;
+    }
     if unverified(pass) {
         // The data plane still goes by earlier weights: nothing shrinks under traffic that may be there.
         new = new.max(pass.new_rs().map_or(0, |rs| rs.replicas.min(total)));
@@ -183,7 +188,7 @@ fn scale_routed(pass: &mut Pass<'_>, canary: &Canary, (new, stable): (i32, i32),
         pass.keep(rs);
     }
     if pass.status.abort && !pass.promoted() {
-        shrink_aborted(pass, canary);
+        shrink_aborted(pass, canary, new);
     } else {
         scale_new(pass, new);
     }
@@ -192,11 +197,19 @@ fn scale_routed(pass: &mut Pass<'_>, canary: &Canary, (new, stable): (i32, i32),
     }
 }
 
-/// An aborted canary stays as it is until its traffic is gone and its time is over, and never grows again.
-fn shrink_aborted(pass: &mut Pass<'_>, canary: &Canary) {
-    let Some(rs) = pass.new_rs() else { return };
+/// An aborted canary stays as it is until its traffic is gone and its time is over, and never grows again. With
+/// dynamicStableScale and no time of its own it shrinks as its traffic does.
+fn shrink_aborted(pass: &mut Pass<'_>, canary: &Canary, serving: i32) {
+    let Some(rs) = pass.new_rs().filter(|rs| rs.replicas > 0) else { return };
+    if unverified(pass) {
+        return;
+    }
+    if canary.dynamic_stable_scale && canary.abort_scale_down_delay_seconds.is_none() {
+        return pass.scale(rs, serving.min(rs.replicas));
+    }
     let weight = pass.status.canary.weights.as_ref().map_or(0, |w| w.canary.weight);
-    if weight > 0 || unverified(pass) || rs.replicas == 0 {
+    let whole = pass.stable_rs().is_some_and(|stable| stable.available >= pass.replicas());
+    if weight > 0 || (rs.deadline().is_none() && !whole) {
         return;
     }
     let delay = i64::from(canary.abort_scale_down_delay_seconds.map_or(DEFAULT_DELAY_SECONDS as i32, |d| d));
@@ -213,7 +226,8 @@ fn shrink_aborted(pass: &mut Pass<'_>, canary: &Canary) {
 /// Old versions: one that was stable waits for its deadline, one that never was goes when nothing refers to it.
 fn shrink_others(pass: &mut Pass<'_>, canary: &Canary) {
     let mut others: Vec<_> = pass.others().into_iter().filter(|rs| rs.replicas > 0).collect();
-    others.sort_by_key(|rs| std::cmp::Reverse(rs.deadline()));
+    // The newest first; what was replaced within the same second goes by its age.
+    others.sort_by_key(|rs| std::cmp::Reverse((rs.deadline(), rs.revision())));
     let limit = canary.scale_down_delay_revision_limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(0));
     let mut waiting = 0;
     for rs in others {
@@ -254,7 +268,7 @@ fn switch_services(pass: &mut Pass<'_>, canary: &Canary, halted: bool) {
     if !stable_hash.is_empty() {
         switch(pass, &stable_service, &stable_hash);
     }
-    if halted && !pass.status.abort {
+    if halted && !pass.status.abort || traffic::held(pass, canary).is_some() {
         return;
     }
     let weight = pass.status.canary.weights.as_ref().map_or(0, |w| w.canary.weight);

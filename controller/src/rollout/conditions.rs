@@ -70,7 +70,7 @@ pub(crate) fn invalid(pass: &mut Pass<'_>, problem: &str) {
     }
     set(pass, INVALID_SPEC, "True", INVALID_SPEC, &message, changed);
     observed(pass);
-    phase(pass, false);
+    phase(pass);
 }
 
 /// Nothing is wrong (any more).
@@ -167,7 +167,7 @@ pub(crate) fn close(pass: &mut Pass<'_>) {
     }
     clock(pass);
     observed(pass);
-    phase(pass, healthy);
+    phase(pass);
 }
 
 /// Counts and selector.
@@ -259,7 +259,7 @@ fn availability(pass: &mut Pass<'_>) {
 /// The Progressing condition, and the deadline behind it.
 fn progress(pass: &mut Pass<'_>, paused: bool, healthy: bool) {
     let name = pass.new_name.clone();
-    if paused {
+    if paused && !pass.promoted() {
         set(pass, PROGRESSING, "Unknown", "RolloutPaused", "Rollout is paused", false);
         return;
     }
@@ -284,17 +284,15 @@ fn progress(pass: &mut Pass<'_>, paused: bool, healthy: bool) {
     }
     if done_before && pass.promoted() {
         // Complete, but pods went away: not the update's doing, so the deadline has no say.
-        set(
-            pass,
-            PROGRESSING,
-            "True",
-            "ReplicaSetNotAvailable",
-            &format!("ReplicaSet {name:?} is not available."),
-            false,
-        );
+        set(pass, PROGRESSING, "True", "ReplicaSetNotAvailable", "Rollout does not have minimum availability", false);
         return;
     }
-    if reason_is(&pass.status, DEADLINE_EXCEEDED) || reason_is(&pass.status, "ReplicaSetNotAvailable") {
+    if reason_is(&pass.status, DEADLINE_EXCEEDED) {
+        // Also when the abort was asked for after the deadline.
+        abort_late(pass);
+        return;
+    }
+    if reason_is(&pass.status, "ReplicaSetNotAvailable") {
         return;
     }
     deadline(pass);
@@ -302,17 +300,14 @@ fn progress(pass: &mut Pass<'_>, paused: bool, healthy: bool) {
 
 fn deadline(pass: &mut Pass<'_>) {
     let rollout = pass.rollout();
-    let waits_for_others = rollout.spec.strategy.canary.as_ref().is_some_and(|canary| {
-        let index = usize::try_from(pass.status.current_step_index.unwrap_or(0)).unwrap_or(0);
-        super::replicas::steps(canary)
-            .get(index)
-            .is_some_and(|s| s.pause.is_some() || s.analysis.is_some() || s.experiment.is_some())
-    }) || pass
-        .status
-        .blue_green
-        .pre_promotion_analysis_run_status
-        .as_ref()
-        .is_some_and(|r| !r.status.completed())
+    let waits_for_others = rollout.spec.paused
+        || rollout.spec.strategy.canary.as_ref().is_some_and(|canary| {
+            let index = usize::try_from(pass.status.current_step_index.unwrap_or(0)).unwrap_or(0);
+            super::replicas::steps(canary)
+                .get(index)
+                .is_some_and(|s| s.pause.is_some() || s.analysis.is_some() || s.experiment.is_some())
+        })
+        || pass.status.blue_green.pre_promotion_analysis_run_status.as_ref().is_some_and(|r| !r.status.completed())
         || pass.status.blue_green.post_promotion_analysis_run_status.as_ref().is_some_and(|r| !r.status.completed())
         || (pass.promoted() && pass.others().iter().any(|rs| rs.deadline().is_some() && rs.replicas > 0));
     let seconds = i64::from(rollout.spec.progress_deadline_seconds.unwrap_or(600));
@@ -326,9 +321,13 @@ fn deadline(pass: &mut Pass<'_>) {
     let name = pass.new_name.clone();
     let message = format!("ReplicaSet {name:?} has timed out progressing.");
     set(pass, PROGRESSING, "False", DEADLINE_EXCEEDED, &message, false);
-    pass.tell(Event::warning(DEADLINE_EXCEEDED, message.clone()));
     pass.because(message);
-    if rollout.spec.progress_deadline_abort && !pass.promoted() && !pass.stable_hash().is_empty() {
+    abort_late(pass);
+}
+
+/// Takes an update back that missed its deadline, where the user wants that.
+fn abort_late(pass: &mut Pass<'_>) {
+    if pass.rollout().spec.progress_deadline_abort && !pass.promoted() && !pass.stable_hash().is_empty() {
         pass.status.abort = true;
         pass.wake_at(pass.now);
     }
@@ -373,13 +372,13 @@ fn clock(pass: &mut Pass<'_>) {
 }
 
 /// Phase and message: the first that fits.
-fn phase(pass: &mut Pass<'_>, healthy: bool) {
-    let (phase, message) = phase_of(pass, healthy);
+fn phase(pass: &mut Pass<'_>) {
+    let (phase, message) = phase_of(pass);
     pass.status.phase = Some(phase.to_owned());
     pass.status.message = (!message.is_empty()).then_some(message);
 }
 
-fn phase_of(pass: &Pass<'_>, healthy: bool) -> (&'static str, String) {
+fn phase_of(pass: &Pass<'_>) -> (&'static str, String) {
     let status = &pass.status;
     if let Some(invalid) = condition(status, INVALID_SPEC) {
         return ("Degraded", format!("InvalidSpec: {}", invalid.message));
@@ -394,59 +393,41 @@ fn phase_of(pass: &Pass<'_>, healthy: bool) -> (&'static str, String) {
         return ("Paused", pause.reason.clone());
     }
     let progressing = |message: &str| ("Progressing", message.to_owned());
-    let total = pass.replicas();
     if super::restart::pending(status, &pass.rollout().spec)
         && pass.rollout().spec.restart_at.as_ref().is_some_and(|at| at.0 <= pass.now)
     {
         return progressing("rollout is restarting");
     }
     let updated = status.updated_replicas.unwrap_or(0);
-    let blue_green = pass.rollout().spec.strategy.blue_green.as_ref();
-    if let Some(blue_green) = blue_green {
-        let wanted = if pass.promoted() { total } else { blue_green.preview_replica_count.unwrap_or(total).min(total) };
-        if updated < wanted {
-            return progressing("more replicas need to be updated");
-        }
-        if pass.new_rs().is_none_or(|rs| rs.available < updated) {
-            return progressing("updated replicas are still becoming available");
-        }
-        let running =
-            |run: &Option<tidegate_crds::rollout::AnalysisRunRef>| run.as_ref().is_some_and(|r| !r.status.completed());
-        if running(&status.blue_green.pre_promotion_analysis_run_status) && !pass.promoted() {
-            return progressing("waiting for analysis to complete");
-        }
+    if updated < pass.replicas() {
+        return progressing("more replicas need to be updated");
+    }
+    if status.available_replicas.unwrap_or(0) < updated {
+        return progressing("updated replicas are still becoming available");
+    }
+    if let Some(blue_green) = &pass.rollout().spec.strategy.blue_green {
         if status.blue_green.active_selector.as_deref() != Some(pass.hash.as_str()) {
             return progressing("active service cutover pending");
         }
         if !pass.promoted() {
-            return progressing("waiting for post-promotion verification to complete");
+            let run = status.blue_green.post_promotion_analysis_run_status.as_ref();
+            let judged = blue_green.post_promotion_analysis.is_none() || run.is_some_and(|r| r.status.completed());
+            return progressing(if judged {
+                "waiting for post-promotion verification to complete"
+            } else {
+                "waiting for analysis to complete"
+            });
         }
     } else {
-        if pass.promoted() || status.stable_rs.is_none() {
-            if updated < total {
-                return progressing("more replicas need to be updated");
-            }
-        } else {
-            let at_end =
-                pass.rollout().spec.strategy.canary.as_ref().is_some_and(|c| {
-                    status.current_step_index.unwrap_or(0) as usize >= super::replicas::steps(c).len()
-                });
-            if at_end && updated < total {
-                return progressing("more replicas need to be updated");
-            }
-        }
-        if pass.new_rs().is_none_or(|rs| rs.available < rs.replicas.max(updated)) {
-            return progressing("updated replicas are still becoming available");
-        }
         let routed = pass.rollout().spec.strategy.canary.as_ref().is_some_and(|c| c.traffic_routing.is_some());
-        if pass.promoted() && !routed && pass.others().iter().any(|rs| rs.current > 0) {
+        if !routed && status.replicas.unwrap_or(0) > updated {
             return progressing("old replicas are pending termination");
         }
         if !pass.promoted() {
             return progressing("waiting for all steps to complete");
         }
     }
-    if healthy { ("Healthy", String::new()) } else { progressing("updated replicas are still becoming available") }
+    ("Healthy", String::new())
 }
 
 impl Pass<'_> {

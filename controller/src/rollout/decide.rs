@@ -40,7 +40,6 @@ pub fn decide(snapshot: &Snapshot, now: Timestamp) -> Decision {
     abort_or_retry(&mut pass);
     conditions::started(&mut pass);
     conditions::pauses(&mut pass);
-    metadata::run(&mut pass);
     match (&rollout.spec.strategy.canary, &rollout.spec.strategy.blue_green) {
         (Some(canary), None) => canary::run(&mut pass, canary),
         (None, Some(blue_green)) => blue_green::run(&mut pass, blue_green),
@@ -49,6 +48,8 @@ pub fn decide(snapshot: &Snapshot, now: Timestamp) -> Decision {
     }
     // After the strategy: pods that it is about to add are missing already.
     restart::run(&mut pass);
+    // After the strategy: a version that becomes stable in this pass is labelled so before the status says it.
+    metadata::run(&mut pass);
     workload::run(&mut pass);
     revisions::clean_up(&mut pass);
     conditions::close(&mut pass);
@@ -129,7 +130,7 @@ fn start_over_if_changed(pass: &mut Pass<'_>) {
     } else if template_changed && revisions::in_rollback_window(pass) {
         index = steps;
         if steps > 0 {
-            pass.tell(Event::normal("SkipSteps", "Rollback within the rollback window"));
+            pass.tell(Event::normal("SkipSteps", "Rollback to active ReplicaSets within RollbackWindow"));
         }
     }
     pass.status.current_step_index = (steps > 0).then_some(index as i32);

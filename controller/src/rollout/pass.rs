@@ -169,6 +169,9 @@ impl<'a> Pass<'a> {
         ));
         self.changes.entry(rs.name.clone()).or_default().replicas = Some(to);
         self.scaled = true;
+        if to == 0 {
+            self.keep(rs);
+        }
     }
 
     fn revision_of(&self, rs: &ReplicaSet) -> i64 {
@@ -191,7 +194,7 @@ impl<'a> Pass<'a> {
         self.wake_at(deadline);
     }
 
-    /// Takes the time limit of a ReplicaSet that is in use again.
+    /// Takes the time limit of a ReplicaSet that is in use again, or gone.
     pub(crate) fn keep(&mut self, rs: &ReplicaSet) {
         if rs.annotations.contains_key(keys::SCALE_DOWN_DEADLINE) {
             self.annotate_rs(rs, keys::SCALE_DOWN_DEADLINE, None);

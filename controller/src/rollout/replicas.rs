@@ -171,6 +171,13 @@ pub fn advance(
     if target.1 < stable.spec {
         to.stable = shrink(stable.spec, target.1, stable, &mut spare);
     }
+    // Still too many, because the Rollout was made smaller: pods that serve nobody go.
+    let mut over = to.canary + to.stable - total - surge;
+    for (size, count) in [(&mut to.canary, canary), (&mut to.stable, stable)] {
+        let cut = over.max(0).min((*size - count.available).max(0));
+        *size -= cut;
+        over -= cut;
+    }
     to
 }
 
@@ -237,6 +244,16 @@ mod tests {
         assert_eq!(go((3, 0), (3, 7), full(0), full(10)), (3, 10));
         assert_eq!(go((0, 5), (3, 7), full(0), full(10)), (0, 7));
         assert_eq!(go((0, 5), (3, 7), full(0), full(7)), (3, 7));
+    }
+
+    #[test]
+    fn pods_that_serve_nobody_go_when_there_are_too_many() {
+        let broken = Count { spec: 6, available: 0 };
+        let to = advance(4, (2, 0), (4, 0), broken, full(4), &[]);
+        assert_eq!((to.canary, to.stable), (2, 4));
+        let broken = Count { spec: 2, available: 0 };
+        let to = advance(4, (2, 0), (4, 0), broken, full(4), &[]);
+        assert_eq!((to.canary, to.stable), (2, 4));
     }
 
     #[test]

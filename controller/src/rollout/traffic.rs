@@ -126,6 +126,25 @@ fn stepping_down(pass: &Pass<'_>, canary: &Canary, recorded: i32, max: i32) -> i
     levels.into_iter().min().unwrap_or(recorded)
 }
 
+/// The next weight below `weight` on the way down through the steps.
+pub(crate) fn next_lower(canary: &Canary, weight: i32) -> i32 {
+    replicas::steps(canary).iter().filter_map(|s| s.set_weight).filter(|w| *w < weight).max().unwrap_or(0)
+}
+
+/// Somebody goes back to the stable version while dynamicStableScale has shrunk it: until it is whole again, the canary
+/// that was under way keeps its Service and its share of the traffic. These weights.
+pub(crate) fn held(pass: &Pass<'_>, canary: &Canary) -> Option<WeightDestination> {
+    if !canary.dynamic_stable_scale || canary.traffic_routing.is_none() {
+        return None;
+    }
+    let before = pass.status.canary.weights.as_ref().map(|w| &w.canary)?;
+    // Also when another version overtakes it: the stable one has to carry everything until that one has pods.
+    let other = before.weight > 0
+        && before.pod_template_hash.as_deref().is_some_and(|hash| hash != pass.stable_hash() && hash != pass.hash);
+    let whole = pass.stable_rs().is_some_and(|rs| rs.available >= pass.replicas());
+    (other && !whole).then(|| before.clone())
+}
+
 /// Brings the routers in line.
 pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_reached: bool) -> Outcome {
     let settled = Outcome { settled: true };
@@ -159,7 +178,11 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_rea
         pass.wake_after(1);
     }
     let gone = promoted || (pass.status.abort && weight == 0);
-    let canary_hash = if gone { stable_hash.clone() } else { pass.hash.clone() };
+    let mut canary_hash = if gone { stable_hash.clone() } else { pass.hash.clone() };
+    if let Some(before) = held(pass, canary) {
+        weight = before.weight;
+        canary_hash = before.pod_template_hash.unwrap_or_default();
+    }
     let additional = super::experiments::destinations(pass, canary, at);
     let no_canary = pass.new_rs().is_none_or(|rs| rs.available == 0);
     let clean = promoted || pass.status.abort || pass.status.promote_full || no_canary;
