@@ -375,7 +375,7 @@ fn switched(world: &mut World, name: &str, before: &Value, after: &Value) {
         world.violated(format!("7: changed the user's part of the selector of Service {name}"));
     }
     // Nobody but testers reaches the preview.
-    if text(world.rollout(), "/spec/strategy/blueGreen/previewService") != name {
+    if name != "web-preview" {
         must_serve(world, &to, &format!("switched Service {name} to"));
         active_is_full(world, name, &to);
     }
@@ -493,6 +493,7 @@ fn status(world: &mut World, before: &Value, after: &Value) {
             world.violated("2: forgot the stable version".to_owned());
         }
     }
+    nobody_is_left(world);
     if let Some(weights) = after.pointer("/status/canary/weights") {
         let more = weights.get("additional").and_then(Value::as_array).into_iter().flatten();
         let sum = int(weights, "/canary/weight")
@@ -501,6 +502,23 @@ fn status(world: &mut World, before: &Value, after: &Value) {
         let max = after.pointer("/spec/strategy/canary/trafficRouting/maxTrafficWeight").and_then(Value::as_i64);
         if sum != max.unwrap_or(100) && !world.invariants.lately_changed(now) {
             world.violated(format!("1: the recorded weights add up to {sum}"));
+        }
+    }
+}
+
+/// Traffic does not stay with a version whose pods are gone while the stable one has some.
+fn nobody_is_left(world: &mut World) {
+    let now = world.now;
+    let stable = text(world.rollout(), "/status/stableRS").to_owned();
+    if now < world.invariants.blind_until || available(world, &stable) == 0 || !is_routed(world) {
+        return;
+    }
+    for hash in shares(world).into_keys() {
+        let lost = world.invariants.lost.get(&hash).copied();
+        let gone =
+            available(world, &hash) == 0 && !hash.starts_with("exp-") && world.invariants.most.contains_key(&hash);
+        if gone && lost.is_some_and(|at| now - at > 40_000) && !world.invariants.lately_changed(now) {
+            world.violated(format!("1: {hash} still has traffic, and no pod since more than 40 s"));
         }
     }
 }

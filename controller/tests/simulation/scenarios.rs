@@ -214,32 +214,70 @@ fn a_failed_analysis_after_the_switch_switches_back() {
     assert_eq!((selected(&world, "web-active"), available(&world, &stable)), (stable, 3));
 }
 
+/// A ReplicaSet of the peer's making: with its own hash, and with what an API server fills in.
+fn peers_replica_set(world: &mut World, image: &str, hash: &str, replicas: i64, revision: &str) {
+    let owner = json!([{"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": ROLLOUT,
+        "uid": text(world.rollout(), "/metadata/uid"), "controller": true, "blockOwnerDeletion": true}]);
+    let mut template = spec::template(image);
+    template["metadata"]["labels"][keys::POD_TEMPLATE_HASH] = hash.into();
+    template["metadata"]["creationTimestamp"] = Value::Null;
+    template["spec"]["restartPolicy"] = "Always".into();
+    template["spec"]["containers"][0]["imagePullPolicy"] = "IfNotPresent".into();
+    template["spec"]["containers"][0]["resources"] = json!({});
+    let labels = json!({"app": "web", keys::POD_TEMPLATE_HASH: hash});
+    let replica_set = json!({
+        "metadata": {"name": format!("web-{hash}"), "labels": labels, "ownerReferences": owner,
+            "annotations": {"user": "a", keys::REVISION: revision, keys::DESIRED_REPLICAS: "3"}},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template},
+    });
+    world.create(Actor::Platform, Kind::ReplicaSet, &replica_set).unwrap();
+    let annotations = json!({"metadata": {"annotations": {keys::REVISION: revision}}});
+    world.patch(Actor::Platform, Kind::Rollout, ROLLOUT, "", &annotations).unwrap();
+}
+
 /// A cluster that the peer has worked in: its own hash on ReplicaSet, Services, status; 3 pods run.
-fn peers_cluster(strategy: &Value, status: Value) -> Simulation {
-    let rollout = spec::rollout(3, strategy);
-    Simulation::found(1, &rollout, true, |world| {
+fn peers_cluster(strategy: &Value, more: impl FnOnce(&mut World)) -> Simulation {
+    Simulation::found(1, &spec::rollout(3, strategy), true, |world| {
         world.calm = true;
-        let uid = text(world.rollout(), "/metadata/uid").to_owned();
-        let owner = json!([{"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": ROLLOUT, "uid": uid,
-            "controller": true, "blockOwnerDeletion": true}]);
-        let mut template = spec::template("web:1");
-        template["metadata"]["labels"][keys::POD_TEMPLATE_HASH] = "6fd8c9b5d4".into();
-        template["metadata"]["creationTimestamp"] = Value::Null;
-        template["spec"]["restartPolicy"] = "Always".into();
-        template["spec"]["containers"][0]["imagePullPolicy"] = "IfNotPresent".into();
-        template["spec"]["containers"][0]["resources"] = json!({});
-        let labels = json!({"app": "web", keys::POD_TEMPLATE_HASH: "6fd8c9b5d4"});
-        let replica_set = json!({
-            "metadata": {"name": "web-6fd8c9b5d4", "labels": labels, "ownerReferences": owner,
-                "annotations": {"user": "a", keys::REVISION: "1", keys::DESIRED_REPLICAS: "3"}},
-            "spec": {"replicas": 3, "selector": {"matchLabels": labels}, "template": template},
-        });
-        world.create(Actor::Platform, Kind::ReplicaSet, &replica_set).unwrap();
-        let annotations = json!({"metadata": {"annotations": {keys::REVISION: "1"}}});
-        world.patch(Actor::Platform, Kind::Rollout, ROLLOUT, "", &annotations).unwrap();
-        world.patch(Actor::Platform, Kind::Rollout, ROLLOUT, "status", &json!({ "status": status })).unwrap();
+        peers_replica_set(world, "web:1", "6fd8c9b5d4", 3, "1");
+        more(world);
         world.advance(WHILE);
     })
+}
+
+fn peers_status(world: &mut World, status: &Value) {
+    world.patch(Actor::Platform, Kind::Rollout, ROLLOUT, "status", &json!({ "status": status })).unwrap();
+}
+
+/// Cut-over in the middle of an update: the pause stands, no step is taken back, and a promotion goes on from there.
+#[test]
+fn a_peers_paused_update_is_adopted_where_it_stands() {
+    let strategy = canary(&json!([{"setWeight": 34}, {"pause": {}}]));
+    let mut simulation = peers_cluster(&strategy, |world| {
+        users::apply_image(world, "web:2");
+        peers_replica_set(world, "web:2", "7c5ddbdf54", 1, "2");
+        let smaller = json!({"spec": {"replicas": 2}});
+        world.patch(Actor::Platform, Kind::ReplicaSet, "web-6fd8c9b5d4", "", &smaller).unwrap();
+        let status = json!({
+            "currentPodHash": "7c5ddbdf54", "stableRS": "6fd8c9b5d4", "currentStepHash": "6b9bf8b66",
+            "currentStepIndex": 1, "observedGeneration": "2", "phase": "Paused", "message": "CanaryPauseStep",
+            "controllerPause": true,
+            "pauseConditions": [{"reason": "CanaryPauseStep", "startTime": "2026-01-01T00:00:30Z"}],
+        });
+        peers_status(world, &status);
+    });
+    let pods: Vec<String> = simulation.world().pods.keys().cloned().collect();
+    simulation.run_for(WHILE);
+    assert_phase(&simulation, "Paused", "CanaryPauseStep");
+    let events = told(&mut simulation);
+    for unexpected in ["NewReplicaSetCreated", "ScalingReplicaSet", "RolloutUpdated", "RolloutStepCompleted"] {
+        assert!(!events.contains(&unexpected.to_owned()), "{events:?}");
+    }
+    assert_eq!(simulation.world().pods.keys().cloned().collect::<Vec<_>>(), pods, "no pod was restarted");
+    users::promote(&mut simulation.world());
+    simulation.run_for(WHILE);
+    assert_phase(&simulation, "Healthy", "");
+    assert_eq!(status(&simulation, "stableRS"), "7c5ddbdf54");
 }
 
 #[test]
@@ -252,7 +290,7 @@ fn a_peers_rollout_is_adopted_without_a_new_revision() {
         "conditions": [{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable", "message": ""}],
     });
     for status in [at_rest, Value::Null] {
-        let mut simulation = peers_cluster(&strategy, status);
+        let mut simulation = peers_cluster(&strategy, |world| peers_status(world, &status));
         let own = |world: &World| -> Vec<String> {
             world.pods.keys().filter(|name| name.starts_with("web-")).cloned().collect()
         };
@@ -441,4 +479,119 @@ fn a_kill_after_any_write_ends_in_the_same_place() {
             writes += 1;
         }
     }
+}
+
+/// Phases that the status went through, as the controller wrote them.
+fn phases(world: &World) -> Vec<String> {
+    let mut phases: Vec<String> = Vec::new();
+    for (_, _, object) in world.history.iter().flatten().filter(|(_, id, _)| id.0 == Kind::Rollout) {
+        let phase = text(object, "/status/phase").to_owned();
+        if phases.last() != Some(&phase) {
+            phases.push(phase);
+        }
+    }
+    phases
+}
+
+/// What is complete stays Healthy while the old version's pods go.
+#[test]
+fn a_completed_rollout_stays_healthy_while_the_old_version_goes() {
+    for strategy in [blue_green(&json!({})), routed(&json!([{"setWeight": 50}]), &json!({}))] {
+        let mut simulation = deployed(3, &strategy);
+        users::release(&mut simulation.world(), false);
+        simulation.world().history = Some(Vec::new());
+        simulation.run_for(WHILE);
+        assert_phase(&simulation, "Healthy", "");
+        let world = simulation.world();
+        assert_eq!(size_of_image(&world, "web:1"), 0);
+        assert_eq!(phases(&world), ["Healthy", "Progressing", "Healthy"]);
+    }
+}
+
+/// A retry within the abort's delay is an update like the first try: the pods stand, but nobody has used them.
+#[test]
+fn a_retry_has_to_be_proven_again() {
+    let analysis = json!({"templates": [{"templateName": "check"}]});
+    let mut simulation = deployed(3, &blue_green(&json!({ "prePromotionAnalysis": analysis })));
+    simulation.world().verdicts = vec!["Failed", "Failed"];
+    users::release(&mut simulation.world(), false);
+    simulation.run_for(70_000);
+    assert_phase(&simulation, "Degraded", "RolloutAborted");
+    users::retry(&mut simulation.world());
+    simulation.run_for(WHILE);
+    assert_phase(&simulation, "Degraded", "RolloutAborted");
+    let world = simulation.world();
+    assert_eq!(selected(&world, "web-active"), hash_of_image(&world, "web:1"));
+    assert_eq!(world.verdicts.len(), 0, "the second try was judged too");
+}
+
+/// Going back to a version whose pods are long gone is an update; within the delay it is instant.
+#[test]
+fn only_a_version_that_still_stands_comes_back_at_once() {
+    let manual = json!({"autoPromotionEnabled": false, "scaleDownDelaySeconds": 300});
+    for (pause, phase) in [(100_000, "Healthy"), (600_000, "Paused")] {
+        let mut simulation = deployed(3, &blue_green(&manual));
+        users::release(&mut simulation.world(), false);
+        simulation.run_for(WHILE);
+        users::promote(&mut simulation.world());
+        simulation.run_for(pause);
+        assert_phase(&simulation, "Healthy", "");
+        users::apply_image(&mut simulation.world(), "web:1");
+        simulation.run_for(60_000);
+        assert_phase(&simulation, phase, "");
+    }
+}
+
+/// `promote --full` after an abort takes the abort back; an abort after it ends the promotion.
+#[test]
+fn the_later_of_abort_and_full_promotion_counts() {
+    for strategy in [
+        routed(&json!([{"setWeight": 50}, {"pause": {}}]), &json!({})),
+        canary(&json!([{"setWeight": 50}, {"pause": {}}])),
+        blue_green(&json!({"autoPromotionEnabled": false})),
+    ] {
+        let mut simulation = deployed(4, &strategy);
+        users::release(&mut simulation.world(), false);
+        simulation.run_for(WHILE);
+        users::abort(&mut simulation.world());
+        simulation.run_for(WHILE);
+        assert_phase(&simulation, "Degraded", "RolloutAborted");
+        users::promote_full(&mut simulation.world());
+        simulation.run_for(WHILE);
+        assert_phase(&simulation, "Healthy", "");
+        users::release(&mut simulation.world(), false);
+        simulation.run_for(WHILE);
+        users::promote_full(&mut simulation.world());
+        users::abort(&mut simulation.world());
+        simulation.run_for(WHILE);
+        assert_phase(&simulation, "Degraded", "RolloutAborted");
+        let world = simulation.world();
+        assert_eq!(text(world.rollout(), "/status/stableRS"), hash_of_image(&world, "web:2"));
+    }
+}
+
+/// A lowered weight takes pods away only when the Gateway has taken it.
+#[test]
+fn pods_stay_until_the_gateway_has_taken_the_lower_weight() {
+    let mut simulation =
+        deployed(10, &routed(&json!([{"setWeight": 80}, {"setWeight": 10}, {"pause": {}}]), &json!({})));
+    users::release(&mut simulation.world(), false);
+    simulation.world().history = Some(Vec::new());
+    simulation.run_for(WHILE);
+    assert_phase(&simulation, "Paused", "CanaryPauseStep");
+    let world = simulation.world();
+    assert_eq!(size_of_image(&world, "web:2"), 1);
+    let mut taken = 0;
+    for (_, id, object) in world.history.iter().flatten() {
+        if id.0 == Kind::HttpRoute
+            && object["status"]["parents"][0]["conditions"][0]["observedGeneration"] == object["metadata"]["generation"]
+        {
+            taken = object["spec"]["rules"][0]["backendRefs"][1]["weight"].as_i64().unwrap_or(0);
+        }
+        if id.0 == Kind::ReplicaSet && text(object, "/spec/template/spec/containers/0/image") == "web:2" && taken == 80
+        {
+            assert!(int(object, "/spec/replicas") >= 8, "80 % of the traffic still goes there");
+        }
+    }
+    assert_eq!(taken, 10);
 }
