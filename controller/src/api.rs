@@ -282,11 +282,14 @@ pub struct PatchCall<'a> {
 /// How long a call may take before it counts as lost.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Hears of every call: its kind, verb and HTTP status.
+type CallObserver = std::sync::Arc<dyn Fn(&Resource, &'static str, u16) + Send + Sync>;
+
 /// The API of a real cluster.
 #[derive(Clone)]
 pub struct KubeApi {
     client: kube::Client,
-    observer: std::sync::Arc<dyn Fn(&Resource, &'static str, u16) + Send + Sync>,
+    observer: CallObserver,
 }
 
 impl KubeApi {

@@ -368,12 +368,15 @@ fn to_value(resource: &Resource, mut object: DynamicObject) -> Option<Value> {
     Some(value)
 }
 
+/// Hears of every change of any kind.
+type KindHandler = Arc<dyn Fn(&Resource, Change<'_>) + Send + Sync>;
+
 /// Stores for kinds that are watched only once something uses them.
 pub struct OnDemand {
     client: Option<kube::Client>,
     namespace: String,
     stores: Mutex<BTreeMap<Resource, Arc<Store>>>,
-    on_change: RwLock<Vec<Arc<dyn Fn(&Resource, Change<'_>) + Send + Sync>>>,
+    on_change: RwLock<Vec<KindHandler>>,
 }
 
 impl OnDemand {

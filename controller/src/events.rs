@@ -50,11 +50,14 @@ pub struct About {
     pub uid: String,
 }
 
+/// Hears of every event.
+type Observer = Arc<dyn Fn(&About, &Event) + Send + Sync>;
+
 /// Takes events and writes them in the background, in order.
 #[derive(Clone)]
 pub struct Recorder {
     sender: mpsc::Sender<(About, Event, Timestamp)>,
-    observer: Arc<dyn Fn(&About, &Event) + Send + Sync>,
+    observer: Observer,
 }
 
 impl Recorder {

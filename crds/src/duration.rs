@@ -91,9 +91,15 @@ mod tests {
 
     #[test]
     fn parses_what_go_parses() {
-        for (text, millis) in
-            [("0", 0), ("10s", 10_000), ("1h30m", 5_400_000), ("1.5h", 5_400_000), ("100ms", 100), ("+2m", 120_000), ("1m0.5s", 60_500)]
-        {
+        for (text, millis) in [
+            ("0", 0),
+            ("10s", 10_000),
+            ("1h30m", 5_400_000),
+            ("1.5h", 5_400_000),
+            ("100ms", 100),
+            ("+2m", 120_000),
+            ("1m0.5s", 60_500),
+        ] {
             assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "10", "s", "-1s", "1x", "1d", "ten", "1h-5m"] {
@@ -104,7 +110,9 @@ mod tests {
 
     #[test]
     fn prints_what_go_prints() {
-        for (millis, text) in [(0, "0s"), (250, "250ms"), (1_500, "1.5s"), (45_000, "45s"), (120_000, "2m0s"), (5_400_000, "1h30m0s")] {
+        for (millis, text) in
+            [(0, "0s"), (250, "250ms"), (1_500, "1.5s"), (45_000, "45s"), (120_000, "2m0s"), (5_400_000, "1h30m0s")]
+        {
             assert_eq!(format(Duration::from_millis(millis)), text);
         }
     }

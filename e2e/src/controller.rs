@@ -176,6 +176,11 @@ impl Controller {
         if let Some(kubeconfig) = self.cluster.kubeconfig() {
             command.env("KUBECONFIG", kubeconfig);
         }
+        // In an image it lies beside the binary; here it is where `install::render_worker` builds it.
+        let worker = crate::install::render_worker_path();
+        if worker.is_file() && std::env::var_os("TIDEGATE_RENDER_WORKER").is_none() {
+            command.env("TIDEGATE_RENDER_WORKER", worker);
+        }
         for variable in crate::cluster::PROXIES {
             command.env_remove(variable);
         }

@@ -116,13 +116,18 @@ pub fn helm() -> Result<PathBuf> {
 /// Tidegate's render worker, which turns charts and overlays into manifests. Go's own cache knows whether it is current.
 pub fn render_worker() -> Result<PathBuf> {
     let source = state::repository().join("gitops/render-worker");
-    let target = state::repository().join("target/render-worker/tidegate-render-worker");
+    let target = render_worker_path();
     let _ticker = Ticker::start("building the render worker");
     let mut command = Command::new(go()?);
     command.current_dir(&source).env("CGO_ENABLED", "0").env("GOFLAGS", "-buildvcs=false").env("GOWORK", "off");
     command.args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(&target).arg(".");
     output(&mut command).context("build the render worker")?;
     Ok(target)
+}
+
+/// Where [`render_worker`] puts it.
+pub fn render_worker_path() -> PathBuf {
+    state::repository().join("target/render-worker/tidegate-render-worker")
 }
 
 fn cni() -> Result<PathBuf> {

@@ -5,8 +5,8 @@ use super::decision::{Action, Stage};
 use super::pass::Pass;
 use super::replicas;
 use super::snapshot::ReplicaSet;
-use tidegate_analysis::template as arguments;
 use serde_json::{Value, json};
+use tidegate_analysis::template as arguments;
 use tidegate_crds::analysis::AnalysisPhase;
 use tidegate_crds::experiment::Experiment;
 use tidegate_crds::keys;
@@ -224,7 +224,7 @@ fn end_others(pass: &mut Pass<'_>, wanted: bool) {
             if !current {
                 finished.push(experiment);
             }
-        } else if !experiment.spec.terminate && !(current && wanted) {
+        } else if !(experiment.spec.terminate || current && wanted) {
             pass.because(format!("ends Experiment {}: it is not needed any more", experiment.name()));
             pass.act(Stage::Judge, Action::TerminateExperiment { name: experiment.name().to_owned() });
         }

@@ -1,10 +1,10 @@
 //! Everything that a decision about one Rollout looks at, as a plain value.
 
-use tidegate_analysis::template::Templates;
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use tidegate_analysis::template::Templates;
 use tidegate_crds::analysis::{AnalysisRun, AnalysisTemplateSpec};
 use tidegate_crds::decode::Dropped;
 use tidegate_crds::experiment::Experiment;
