@@ -170,7 +170,7 @@ impl Process {
         }
         self.events.extend(decision.events);
         let wait = decision.wake.map(|at| at.as_millisecond() - now.as_millisecond());
-        let after = wait.map_or(RESYNC, |wait| wait.max(FLOOR).min(RESYNC));
+        let after = wait.map_or(RESYNC, |wait| wait.clamp(FLOOR, RESYNC));
         self.due = Some(world.now + after - (world.now - begun).min(0));
         self.asked(world.now);
         Outcome::Done
