@@ -311,7 +311,8 @@ fn advance(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_reached: b
         let first = index == at.index;
         // Counts and weights were looked at for the first step of the pass only.
         let ready = first && counts_reached && routing.settled;
-        let done = step_done(pass, step, ready, first);
+        let route_taken = first && routing.taken;
+        let done = step_done(pass, step, ready, route_taken, first);
         if !done {
             if !first {
                 pass.wake_at(pass.now);
@@ -338,7 +339,7 @@ fn advance(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_reached: b
 }
 
 /// The step is complete. A pause begins here when it is due.
-fn step_done(pass: &mut Pass<'_>, step: &CanaryStep, ready: bool, first: bool) -> bool {
+fn step_done(pass: &mut Pass<'_>, step: &CanaryStep, ready: bool, route_taken: bool, first: bool) -> bool {
     if step.set_weight.is_some() || step.set_canary_scale.is_some() {
         return ready;
     }
@@ -351,13 +352,12 @@ fn step_done(pass: &mut Pass<'_>, step: &CanaryStep, ready: bool, first: bool) -
     if step.analysis.is_some() {
         return first && analyses::step_succeeded(pass);
     }
-    // Routes are set by the traffic pass of this index; a step without a kind has nothing to wait for.
-    (step.set_header_route.is_none() && step.set_mirror_route.is_none() && step.plugin.is_none())
-        || (first && ready_route(step))
-}
-
-fn ready_route(step: &CanaryStep) -> bool {
-    step.set_header_route.is_some() || step.set_mirror_route.is_some()
+    // Routes are set by the traffic pass of this index, and the next step may count on them once they are in force.
+    if step.set_header_route.is_some() || step.set_mirror_route.is_some() {
+        return route_taken;
+    }
+    // A step without a kind has nothing to wait for.
+    step.plugin.is_none()
 }
 
 fn pause_done(pass: &mut Pass<'_>, pause: &tidegate_crds::rollout::Pause, first: bool) -> bool {

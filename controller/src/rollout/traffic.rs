@@ -19,6 +19,8 @@ const VERIFY_SECONDS: i64 = 10;
 pub(crate) struct Outcome {
     /// The data plane carries what the current step asks for.
     pub settled: bool,
+    /// The data plane has taken the routes and weights of this pass, as far as it tells.
+    pub taken: bool,
 }
 
 /// The Services of canary and stable, with ping-pong resolved. `None` when the Rollout names none.
@@ -147,7 +149,7 @@ pub(crate) fn held(pass: &Pass<'_>, canary: &Canary) -> Option<WeightDestination
 
 /// Brings the routers in line.
 pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_reached: bool) -> Outcome {
-    let settled = Outcome { settled: true };
+    let settled = Outcome { settled: true, taken: true };
     if canary.traffic_routing.is_none() {
         record_share(pass);
         return settled;
@@ -253,7 +255,8 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_rea
         pass.wake_after(VERIFY_SECONDS);
     }
     let wanted = if promoted || pass.status.abort { 0 } else { replicas::weight_at(canary, at.index) };
-    Outcome { settled: verified != Some(false) && weight == wanted }
+    let taken = verified != Some(false);
+    Outcome { settled: taken && weight == wanted, taken }
 }
 
 fn destination(service: &str, hash: &str, weight: i32) -> WeightDestination {
@@ -268,7 +271,7 @@ fn failed(pass: &mut Pass<'_>, error: &tidegate_traffic::RouterError) -> Outcome
     pass.tell(Event::warning(error.event_reason(), error.to_string()));
     pass.because(format!("cannot route: {error}"));
     pass.wake_after(VERIFY_SECONDS);
-    Outcome { settled: false }
+    Outcome { settled: false, taken: false }
 }
 
 /// Without a router the weight is the share of pods; there is nothing to record.
