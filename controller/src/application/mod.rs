@@ -59,6 +59,10 @@ struct Memory {
     inputs: u64,
     /// When its repository could be read the last time.
     read_at: Option<Instant>,
+    /// Its repository could not be read the last time: what is remembered of it does not count as an answer.
+    is_unread: bool,
+    /// A hash of what decides about syncs, as it was compared.
+    policy: Option<u64>,
     /// When it was compared without caches.
     hard_at: Option<Timestamp>,
     /// What the last operation applied.

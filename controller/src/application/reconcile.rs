@@ -60,10 +60,13 @@ impl Controller {
         let memory = self.remember(key, |memory| memory.clone());
         let stage = operation::stage(&app, now);
         let expiry = self.expiry(key);
+        // What was compared stands, but another policy or project may make something else of it.
+        let has_new_policy = memory.policy.is_some_and(|known| known != policy(&app));
+        let requested = memory.requested.max(has_new_policy.then_some(Level::Latest));
         let refresh = refresh::decide_refresh(
             &RefreshState {
                 app: &app,
-                requested: memory.requested,
+                requested,
                 compared_at: memory.compared_at,
                 expiry,
                 hard_expiry: self.settings.hard_resync,
@@ -278,18 +281,22 @@ impl Controller {
         let app = &subject.app;
         let asked = app.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(refresh::REFRESH));
         let instant = Instant::now();
-        let freshness = match refresh.level {
-            _ if refresh.hard => Freshness::Hard(instant),
-            Level::LatestForced => Freshness::Since(instant),
-            _ => Freshness::Cached,
-        };
         let inputs = inputs(app);
+        let policy = policy(app);
         let memory = self.remember(key, |memory| {
             let before = memory.clone();
+            memory.policy = Some(policy);
             memory.requested = None;
             memory.is_dirty = false;
             before
         });
+        let freshness = match refresh.level {
+            _ if refresh.hard => Freshness::Hard(instant),
+            Level::LatestForced => Freshness::Since(instant),
+            // Else a look at the cluster would take back what a look at the repository found wrong.
+            _ if memory.is_unread => Freshness::Since(instant),
+            _ => Freshness::Cached,
+        };
         let restore = |this: &Self| {
             this.remember(key, |memory| {
                 memory.requested = memory.requested.max(Some(refresh.level));
@@ -301,6 +308,8 @@ impl Controller {
         let manifests = memory.manifests.clone();
         let is_known = |found: &str| may_skip && manifests.as_deref() == Some(found);
         let answer = self.desired(subject, app.spec.sources().into_owned(), Vec::new(), freshness, is_known).await;
+        let is_unread = answer.as_ref().err().is_some_and(|failed| failed.is_transient);
+        self.remember(key, |memory| memory.is_unread = is_unread);
         let desired = match answer {
             Ok(None) => {
                 self.remember(key, |memory| {
@@ -451,6 +460,14 @@ impl Controller {
         };
         self.context.recorder.tell(&about, events);
     }
+}
+
+/// A hash of what decides about syncs and is no part of what is compared.
+fn policy(app: &Application) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    app.spec.project().hash(&mut hasher);
+    serde_json::to_string(&app.spec.sync_policy).unwrap_or_default().hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A hash of what goes into a comparison besides manifests and live objects.
