@@ -38,8 +38,11 @@ const REGRESSIONS: &[(u64, &str)] = &[
 
 /// Runs without `TIDEGATE_SIM_RUNS`, unless the time is over before.
 const RUNS: u64 = 4000;
-/// How long they may take.
+/// How long they may take, as far as that is more than [`LEAST`] runs.
 const TIME: Duration = Duration::from_secs(50);
+
+/// So many are run on the slowest machine.
+const LEAST: u64 = 100;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
@@ -113,7 +116,7 @@ fn invariants_hold_over_thousands_of_seeds() {
             scope.spawn(|| {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
-                    let over = wanted.is_none() && begun.elapsed() > TIME;
+                    let over = wanted.is_none() && n >= LEAST && begun.elapsed() > TIME;
                     if n >= runs || over || failed.lock().unwrap().len() >= most {
                         break;
                     }
@@ -146,5 +149,4 @@ fn invariants_hold_over_thousands_of_seeds() {
         }
         panic!("{}", report(*seed, 40));
     }
-    assert!(done > 100, "only {done} runs in {seconds:.1} s");
 }

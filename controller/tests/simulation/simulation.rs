@@ -315,6 +315,10 @@ pub fn run(seed: u64, trace: bool) -> Result<Tally, Box<Simulation>> {
     }
     let length = simulation.world().random.range(60_000, 700_000);
     simulation.run_until(length);
+    // An abort has to end well from any point: one run in five ends with it.
+    if seed.is_multiple_of(5) {
+        users::abort(&mut simulation.world());
+    }
     if simulation.world().violation.is_none() {
         simulation.comes_to_rest();
     }
