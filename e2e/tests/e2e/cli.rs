@@ -76,7 +76,7 @@ fn a_rollout_is_shown_as_table_tree_and_object() -> Result<()> {
         let object: Value = serde_saphyr::from_str(&yaml)?;
         assert_eq!(object["spec"], rollout["spec"]);
 
-        assert_eq!(scene.plugin(&["status", "web", "--watch=false"])?, "Paused\n");
+        assert_eq!(scene.plugin(&["status", "web", "--watch=false"])?, "Paused - CanaryPauseStep\n");
         let (code, said, errors) = scene.plugin_ends(&["status", "web", "--timeout=1s"])?;
         assert_eq!((code, said.as_str()), (1, "Paused - CanaryPauseStep\n"), "{errors}");
         assert!(errors.contains("Rollout progress exceeded timeout"), "{errors}");

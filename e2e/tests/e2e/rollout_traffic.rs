@@ -162,6 +162,7 @@ fn testers_reach_the_canary_also_after_the_controller_was_killed() -> Result<()>
         ensure!(rules.len() == 2 && rules[1]["name"] == "testers", "{rules:?}");
         let without = json!({"spec": {"rules": [rules[0]]}});
         scene.patch(GATEWAY_API, "HTTPRoute", "web", without).await?;
+        scene.share_is(&testers, "1", 1.0).await?;
         controller.restart()?;
         scene
             .until("the rule to be back", async || {
