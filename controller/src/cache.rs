@@ -10,7 +10,7 @@ use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::{WatchStreamExt, watcher};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
@@ -71,7 +71,12 @@ struct State {
     index: BTreeMap<Box<str>, BTreeSet<Key>>,
     epoch: u64,
     synced: bool,
+    /// Uid and version of what went last, the newest at the end.
+    gone: VecDeque<(Box<str>, u64)>,
 }
+
+/// How many deletions a store remembers: as many as can happen while an answer of the API server is under way.
+const REMEMBERED_DELETIONS: usize = 512;
 
 type IndexFn = Box<dyn Fn(&Value) -> Vec<String> + Send + Sync>;
 type Handler = Box<dyn Fn(Change<'_>) + Send + Sync>;
@@ -201,7 +206,7 @@ impl Store {
             metadata.remove("managedFields");
         }
         let index: Vec<String> = (self.index_fn)(&object);
-        let uid = object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().into();
+        let uid: Box<str> = object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().into();
         let Ok(bytes) = serde_json::to_vec(&object) else { return };
         let (added, initial, touched) = {
             let mut state = write(&self.state);
@@ -209,6 +214,11 @@ impl Store {
             let initial = !state.synced;
             let mut touched: BTreeSet<String> = index.iter().cloned().collect();
             let mut added = true;
+            let overtaken = |(gone, at): &(Box<str>, u64)| *gone == uid && version <= *at;
+            if !state.entries.contains_key(&key) && state.gone.iter().any(overtaken) {
+                // The answer to an own write that was overtaken by the news of the deletion.
+                return;
+            }
             if let Some(entry) = state.entries.get_mut(&key) {
                 if entry.version >= version && version != 0 {
                     entry.epoch = epoch;
@@ -242,6 +252,12 @@ impl Store {
             let Some(entry) = state.entries.remove(key) else { return };
             for name in &entry.index {
                 unindex(&mut state.index, name, key);
+            }
+            if !entry.uid.is_empty() {
+                if state.gone.len() == REMEMBERED_DELETIONS {
+                    state.gone.pop_front();
+                }
+                state.gone.push_back((entry.uid.clone(), version.max(entry.version)));
             }
             entry.index.iter().map(|i| i.to_string()).collect::<BTreeSet<_>>()
         };
@@ -444,6 +460,26 @@ mod tests {
         assert!(store.contains(&key), "a deletion older than what is known belongs to an earlier object");
         store.remove(&key, 8);
         assert!(!store.contains(&key));
+    }
+
+    #[test]
+    fn an_answer_that_a_deletion_overtook_brings_nothing_back() {
+        let store = store();
+        let of = |version: u64, uid: &str| {
+            let mut object = object("x", version, "one");
+            object["metadata"]["uid"] = uid.into();
+            object
+        };
+        let key = Key::new("a", "x");
+        store.apply(of(5, "first"));
+        store.remove(&key, 8);
+        store.apply(of(7, "first"));
+        assert!(!store.contains(&key), "the answer to a write before the deletion");
+        store.apply(of(9, "second"));
+        assert!(store.contains(&key), "another object of the same name");
+        store.remove(&key, 10);
+        store.apply(of(12, "second"));
+        assert!(store.contains(&key), "it left the label selector and came back");
     }
 
     #[test]

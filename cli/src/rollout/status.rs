@@ -41,7 +41,9 @@ pub async fn run(args: Args, connection: &Connection) -> Result<()> {
     let api = api::<Rollout>(connection);
     let rollout = api.get(&args.name).await.map_err(|error| not_found(error, "rollout", &args.name))?;
     if !args.watch {
-        return print(&format!("{}\n", phase::of(&rollout).0));
+        let (phase, message) = phase::of(&rollout);
+        print(&format!("{}\n", line(&phase, &message)))?;
+        return if phase == "Degraded" { Err(degraded(&message)) } else { Ok(()) };
     }
     let watching = watch(connection, &args.name);
     if limit == Duration::ZERO {
@@ -68,7 +70,7 @@ async fn watch(connection: &Connection, name: &str) -> Result<()> {
         }
         match phase.as_str() {
             "Healthy" => return Ok(()),
-            "Degraded" => bail!("The rollout is in a degraded state with message: {message}"),
+            "Degraded" => return Err(degraded(&message)),
             _ => {}
         }
     }
@@ -81,6 +83,10 @@ fn line(phase: &str, message: &str) -> String {
         return format!("{phase} - {message}");
     }
     phase.to_owned()
+}
+
+fn degraded(message: &str) -> anyhow::Error {
+    anyhow::anyhow!("The rollout is in a degraded state with message: {message}")
 }
 
 /// The error for an object that does not exist, with the kind in the singular as the read commands say it.

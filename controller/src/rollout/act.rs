@@ -148,7 +148,7 @@ fn owner(snapshot: &Snapshot) -> Value {
 }
 
 /// Pods are taken away only on the version that was decided upon: some that were not ready then may serve by now.
-fn replica_set_patch(seen: Option<&ReplicaSet>, change: &ReplicaSetChange) -> Value {
+pub(crate) fn replica_set_patch(seen: Option<&ReplicaSet>, change: &ReplicaSetChange) -> Value {
     let mut spec = Map::new();
     if let Some(replicas) = change.replicas {
         spec.insert("replicas".to_owned(), replicas.into());

@@ -29,6 +29,9 @@ pub(crate) fn run(pass: &mut Pass<'_>, blue_green: &BlueGreen) {
     pre_promotion(pass, blue_green, &active, fast_rollback);
     let allowed = !halted && !pass.status.abort && may_promote(pass, blue_green, &active, fast_rollback);
     let active = switch_active(pass, blue_green, &active, allowed);
+    if pass.status.abort && !pass.promoted() {
+        shrink_aborted(pass, blue_green, &active);
+    }
     post_promotion(pass, blue_green, &active, fast_rollback);
     if pass.status.abort && !pass.promoted() {
         pass.clear_pauses();
@@ -106,9 +109,7 @@ fn scale(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str, fast_rollbac
             && !pass.status.promote_full
             && !pass.status.blue_green.scale_up_preview_check_point
     });
-    if pass.status.abort && !pass.promoted() {
-        shrink_aborted(pass, blue_green, active);
-    } else {
+    if !pass.status.abort || pass.promoted() {
         let size = preview_size.unwrap_or(total);
         match pass.new_rs() {
             Some(rs) => {

@@ -3,6 +3,7 @@
 use super::act::resource_of;
 use super::conditions::selector_text;
 use super::snapshot::{Pod, ReplicaSet, Service, Snapshot, TemplateSet, Workload, service_names, template_names};
+use super::validate;
 use crate::api::{ApiError, Resource, resources};
 use crate::cache::{Key, Store};
 use crate::context::{Context, Interest, orphans, owned_by};
@@ -58,7 +59,7 @@ pub async fn observe(
     }
     snapshot.analysis_runs = stores.analysis_runs.by_index(&owned);
     snapshot.experiments = stores.experiments.by_index(&owned);
-    snapshot.templates = templates(context, rollout);
+    snapshot.templates = templates(context, rollout.namespace(), template_names(rollout));
     snapshot.routing = routing(context, interest, key, &snapshot).await?;
     if super::restart::pending(&rollout.status, &rollout.spec) {
         let selector = selector_text(rollout.spec.selector.as_ref());
@@ -102,6 +103,7 @@ async fn workload(context: &Context, interest: &Interest, key: &Key, snapshot: &
     };
     let found = read(context, interest, &resource, &Key::new(&key.namespace, &reference.name), key).await?;
     let Some(object) = found else { return Ok(()) };
+    let template_twice = !validate::is_empty_template(&snapshot.rollout.spec.template);
     snapshot.rollout.spec.template = object.pointer(template).cloned().unwrap_or_default();
     if let Some(labels) = snapshot.rollout.spec.template.pointer_mut("/metadata/labels").and_then(Value::as_object_mut)
     {
@@ -118,6 +120,7 @@ async fn workload(context: &Context, interest: &Interest, key: &Key, snapshot: &
         generation: object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0),
         replicas: object.pointer("/spec/replicas").and_then(Value::as_i64).map(|r| r as i32),
         kind: reference.kind,
+        template_twice,
     });
     Ok(())
 }
@@ -154,10 +157,11 @@ async fn one(context: &Context, resource: &Resource, object: &Key) -> Result<Opt
     }
 }
 
-/// The analysis templates that the Rollout names, and those that these name.
-fn templates(context: &Context, rollout: &Rollout) -> TemplateSet {
+/// The analysis templates with these names in `namespace`, or of the cluster where the flag is set, and those that they
+/// name.
+pub(crate) fn templates(context: &Context, namespace: &str, names: BTreeSet<(String, bool)>) -> TemplateSet {
     let mut set = TemplateSet::default();
-    let mut open: Vec<(String, bool)> = template_names(rollout).into_iter().collect();
+    let mut open: Vec<(String, bool)> = names.into_iter().collect();
     while let Some((name, cluster)) = open.pop() {
         if set.0.contains_key(&(name.clone(), cluster)) {
             continue;
@@ -167,9 +171,7 @@ fn templates(context: &Context, rollout: &Rollout) -> TemplateSet {
             store.get::<tidegate_crds::analysis::ClusterAnalysisTemplate>(&Key::new("", &name)).map(|t| t.spec)
         } else {
             let store = &context.stores.analysis_templates;
-            store
-                .get::<tidegate_crds::analysis::AnalysisTemplate>(&Key::new(rollout.namespace(), &name))
-                .map(|t| t.spec)
+            store.get::<tidegate_crds::analysis::AnalysisTemplate>(&Key::new(namespace, &name)).map(|t| t.spec)
         };
         if let Some(spec) = spec {
             open.extend(spec.templates.iter().map(|t| (t.template_name.clone(), t.cluster_scope)));

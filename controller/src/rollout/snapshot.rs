@@ -60,6 +60,8 @@ pub struct Workload {
     pub replicas: Option<i32>,
     /// Kind.
     pub kind: String,
+    /// The Rollout brings a template of its own as well, which is one too many.
+    pub template_twice: bool,
 }
 
 /// A ReplicaSet.

@@ -16,8 +16,9 @@ pub use references::{References, references};
 use super::Snapshot;
 use serde_json::Value;
 use std::fmt;
+use tidegate_crds::LabelSelector;
 use tidegate_crds::decode::Dropped;
-use tidegate_crds::rollout::{AntiAffinity, BlueGreen, Rollout, RolloutAnalysis, RolloutSpec};
+use tidegate_crds::rollout::{AntiAffinity, BlueGreen, Rollout, RolloutAnalysis};
 
 /// Revisions that are kept when the Rollout does not say.
 const DEFAULT_HISTORY: i32 = 10;
@@ -101,6 +102,9 @@ impl Problems {
     }
 }
 
+/// What is expected of the template of a Rollout with `workloadRef`.
+const TEMPLATE_TWICE: &str = "template must be empty for workload reference rollout";
+
 /// What is wrong with the Rollout itself, first things first. With `workloadRef`, its template and selector are those of
 /// the workload. `dropped` are fields that could not be read: the controller works with what is left, as its peer does,
 /// and passes none; `lint` and admission pass them.
@@ -122,6 +126,11 @@ pub fn first(snapshot: &Snapshot) -> Option<Problem> {
         options: &snapshot.router_options,
         complete: true,
     };
+    if snapshot.workload.as_ref().is_some_and(|w| w.template_twice) {
+        let mut problems = Problems::default();
+        problems.add(Kind::Forbidden, "spec.template", Value::Null, TEMPLATE_TWICE);
+        return problems.0.into_iter().next();
+    }
     let own = spec(&snapshot.rollout, &[]).into_iter().next();
     own.or_else(|| references(&snapshot.rollout, &found).into_iter().next())
 }
@@ -137,12 +146,11 @@ fn check(rollout: &Rollout, dropped: &[Dropped], resolved: bool) -> Vec<Problem>
     if let Some(reference) = &spec.workload_ref {
         check_workload_ref(reference, &mut problems);
         if !resolved && !is_empty_template(&spec.template) {
-            let expected = "must be empty, as workloadRef names the workload that has it";
-            problems.add(Kind::Forbidden, "spec.template", Value::Null, expected);
+            problems.add(Kind::Forbidden, "spec.template", Value::Null, TEMPLATE_TWICE);
         }
     }
     if has_template {
-        check_selector(spec, &mut problems);
+        check_selector(spec.selector.as_ref(), "spec.selector", &mut problems);
         pod::check(&spec.template, spec.selector.as_ref(), "spec.template", &mut problems);
     }
     let min_ready = spec.min_ready_seconds.unwrap_or(0);
@@ -185,7 +193,7 @@ fn check_workload_ref(reference: &tidegate_crds::rollout::WorkloadRef, problems:
 }
 
 /// Whether a template says nothing: it is absent, or has neither labels nor containers nor anything else.
-fn is_empty_template(template: &Value) -> bool {
+pub(crate) fn is_empty_template(template: &Value) -> bool {
     fn empty(value: &Value) -> bool {
         match value {
             Value::Null => true,
@@ -197,17 +205,25 @@ fn is_empty_template(template: &Value) -> bool {
     empty(template)
 }
 
-fn check_selector(spec: &RolloutSpec, problems: &mut Problems) {
-    let Some(selector) = &spec.selector else {
-        problems.required("spec.selector", "the labels that select the pods");
+/// What is wrong with a pod template and its selector, which stand beside each other at `path`.
+pub(crate) fn pods(template: &Value, selector: Option<&LabelSelector>, path: &str) -> Vec<Problem> {
+    let mut problems = Problems::default();
+    check_selector(selector, &format!("{path}.selector"), &mut problems);
+    pod::check(template, selector, &format!("{path}.template"), &mut problems);
+    problems.0
+}
+
+fn check_selector(selector: Option<&LabelSelector>, path: &str, problems: &mut Problems) {
+    let Some(selector) = selector else {
+        problems.required(path, "the labels that select the pods");
         return;
     };
-    labels::check_selector(selector, "spec.selector", problems);
+    labels::check_selector(selector, path, problems);
     let empty = |count: Option<usize>| count.unwrap_or(0) == 0;
     if empty(selector.match_labels.as_ref().map(|m| m.len()))
         && empty(selector.match_expressions.as_ref().map(Vec::len))
     {
-        problems.invalid("spec.selector", serde_json::json!({}), "must select by at least one label");
+        problems.invalid(path, serde_json::json!({}), "must select by at least one label");
     }
 }
 

@@ -5,7 +5,10 @@ use super::pass::Pass;
 
 /// Scales the workload down as the Rollout takes over. Never scales it up.
 pub(crate) fn run(pass: &mut Pass<'_>) {
-    let Some(workload) = &pass.snapshot.workload else { return };
+    let Some(workload) = &pass.snapshot.workload else {
+        pass.status.workload_observed_generation = None;
+        return;
+    };
     pass.status.workload_observed_generation = Some(workload.generation.to_string());
     let mode = pass.rollout().spec.workload_ref.as_ref().and_then(|r| r.scale_down.as_deref()).unwrap_or("never");
     let Some(pods) = workload.replicas.filter(|r| *r > 0 && workload.kind == "Deployment") else { return };

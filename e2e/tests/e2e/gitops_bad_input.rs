@@ -195,7 +195,8 @@ fn an_outage_of_git_costs_nothing_that_runs() -> Result<()> {
             assert_eq!((sync_status(&app), app["status"]["conditions"].as_array().map(Vec::len)), ("Unknown", Some(1)));
             assert_eq!(app["status"]["health"]["status"], "Healthy", "{outage}: what runs is still well");
             let (code, said, errors) = plane.argocd_ends(&["app", "sync", "app", "--timeout", "60"])?;
-            assert!(code == 20, "{outage}: {code}: {said}{errors}");
+            let ended = "Operation has completed with phase: Error";
+            assert!(code == 20 && errors.contains(ended), "{outage}: {code}: {said}{errors}");
             assert!(message(&plane.application("app").await?).contains(&url), "{outage}");
             assert_eq!(plane.value("a", "value").await?, before, "{outage}");
 

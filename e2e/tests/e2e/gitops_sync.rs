@@ -266,6 +266,7 @@ fn a_rejected_revision_needs_an_explicit_sync() -> Result<()> {
         let web = plane.rollout("web").await?;
         let image = web.pointer("/spec/template/spec/containers/0/image");
         assert_eq!(image, Some(&json!("tidegate/testserver:1")));
+        assert_eq!(plane.value("settings", "value").await?.as_deref(), Some("drift"));
 
         // Whoever asks for it by hand means it.
         let (code, said, errors) = plane.argocd_ends(&["app", "sync", "app", "--timeout", "60"])?;

@@ -17,7 +17,7 @@ pub(super) fn check(template: &Value, selector: Option<&LabelSelector>, path: &s
         && !labels::selects(selector, &pod_labels)
     {
         let found = serde_json::to_value(&pod_labels).unwrap_or_default();
-        problems.invalid(format!("{path}.metadata.labels"), found, "must be selected by spec.selector");
+        problems.invalid(format!("{path}.metadata.labels"), found, "`selector` does not match template `labels`");
     }
     labels::check_labels(&pod_labels, &format!("{path}.metadata.labels"), problems);
     for key in labels::texts(template.pointer("/metadata/annotations")).keys() {

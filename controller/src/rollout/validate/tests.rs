@@ -111,7 +111,7 @@ fn top_level_fields() {
         (json!({ "selector": { "matchExpressions": [{ "key": "app", "operator": "NotIn", "values": ["api"] }] } }), ""),
         (
             json!({ "selector": { "matchLabels": { "app": "api" } } }),
-            "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: must be selected by spec.selector",
+            "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`",
         ),
         (
             json!({ "minReadySeconds": -1 }),
@@ -163,7 +163,7 @@ fn workload_references() {
     ]);
     let (both, _) = rollout(&reference(json!({})));
     let problem = written(&both, &[])[0].to_string();
-    let expected = "spec.template: Forbidden: must be empty, as workloadRef names the workload that has it";
+    let expected = "spec.template: Forbidden: template must be empty for workload reference rollout";
     assert_eq!(problem, expected);
     let mut patch = reference(json!({}));
     patch["template"] = Value::Null;
