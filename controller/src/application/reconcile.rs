@@ -321,7 +321,8 @@ impl Controller {
             Ok(Some(desired)) => Ok(desired),
             Err(failed) => {
                 let lately = memory.read_at.is_some_and(|at| at.elapsed() < self.settings.repo_error_grace);
-                if failed.is_transient && lately && !asked {
+                // Whoever waits for an operation waits for the comparison after it, too.
+                if failed.is_transient && lately && !asked && !is_after_operation(app) {
                     tracing::debug!(application = %key, error = failed.why.message, "The repository fails for a moment.");
                     restore(self);
                     return Ok(Next::after(SOON));
@@ -400,10 +401,8 @@ impl Controller {
     async fn store(&self, subject: &Subject, decision: &Decision, asked: bool, now: Timestamp) -> Result<(), Failure> {
         let app = &subject.app;
         let mut body = json!({});
-        let after_operation = status::at(app.status.operation_state.as_ref().and_then(|s| s.finished_at.as_ref()))
-            .is_some_and(|finished| status::at(app.status.reconciled_at.as_ref()).is_none_or(|at| at < finished));
         let mut next = decision.status.clone();
-        if let Some(patch) = status::patch(&app.status, &mut next, asked || after_operation, now) {
+        if let Some(patch) = status::patch(&app.status, &mut next, asked || is_after_operation(app), now) {
             body["status"] = patch;
         }
         if asked {
@@ -460,6 +459,12 @@ impl Controller {
         };
         self.context.recorder.tell(&about, events);
     }
+}
+
+/// Whether an operation has ended since the last comparison that was stored.
+fn is_after_operation(app: &Application) -> bool {
+    status::at(app.status.operation_state.as_ref().and_then(|s| s.finished_at.as_ref()))
+        .is_some_and(|finished| status::at(app.status.reconciled_at.as_ref()).is_none_or(|at| at < finished))
 }
 
 /// A hash of what decides about syncs and is no part of what is compared.
