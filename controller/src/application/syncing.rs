@@ -311,6 +311,9 @@ impl Controller {
         }
         if progress.ended {
             changes["operation"] = Value::Null;
+            // What was compared before says nothing about what the operation did. Times have whole seconds, so clients
+            // could not tell that from `finishedAt`; the next comparison sets it again.
+            object::child(&mut changes, "status")["reconciledAt"] = Value::Null;
             let history = operation::history(app, &progress.state);
             if history != app.status.history {
                 object::child(&mut changes, "status")["history"] = json!(history);
