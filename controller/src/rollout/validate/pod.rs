@@ -35,10 +35,20 @@ pub(super) fn check(template: &Value, selector: Option<&LabelSelector>, path: &s
     check_choices(spec, &path, problems);
     // A list that cannot be read is left out of the pods; one that can be read is a mistake.
     let ephemeral = spec.get("ephemeralContainers").cloned().unwrap_or_default();
-    if serde_json::from_value::<Vec<EphemeralContainer>>(ephemeral).is_ok_and(|list| !list.is_empty()) {
+    let readable = amounts_are_readable(&ephemeral);
+    let read = serde_json::from_value::<Vec<EphemeralContainer>>(ephemeral);
+    if readable && read.is_ok_and(|list| !list.is_empty()) {
         let expected = "ephemeral containers are not allowed in a pod template";
         problems.add(Kind::Forbidden, format!("{path}.ephemeralContainers"), Value::Null, expected);
     }
+}
+
+/// All resources of a list of containers are quantities. One that is not makes the whole list unreadable for the peer.
+fn amounts_are_readable(containers: &Value) -> bool {
+    let maps = containers.as_array().into_iter().flatten().flat_map(|container| {
+        ["/resources/requests", "/resources/limits"].map(|part| container.pointer(part).and_then(Value::as_object))
+    });
+    maps.flatten().flat_map(|map| map.values()).all(|amount| quantity(amount).is_some())
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -291,9 +301,6 @@ fn check_choices(spec: &Value, path: &str, problems: &mut Problems) {
     let restart = text(spec, "restartPolicy");
     if !matches!(restart, "" | "Always") {
         problems.unsupported(format!("{path}.restartPolicy"), restart, &["Always"]);
-    }
-    if let Some(seconds) = number(spec, "terminationGracePeriodSeconds") {
-        problems.not_negative(format!("{path}.terminationGracePeriodSeconds"), seconds);
     }
     if number(spec, "activeDeadlineSeconds").is_some() {
         let expected = "pods of a ReplicaSet have no deadline";

@@ -106,10 +106,6 @@ fn pods() {
             &format!("{path}.activeDeadlineSeconds: Forbidden: pods of a ReplicaSet have no deadline"),
         ),
         (
-            pod(json!({ "terminationGracePeriodSeconds": -5 })),
-            &format!("{path}.terminationGracePeriodSeconds: Invalid value: -5: must be greater than or equal to 0"),
-        ),
-        (
             pod(json!({ "dnsPolicy": "Mine" })),
             &format!(
                 "{path}.dnsPolicy: Unsupported value: \"Mine\": supported values: \"ClusterFirst\", \"ClusterFirstWithHostNet\", \"Default\", \"None\""
@@ -153,6 +149,14 @@ fn nonsense_that_the_peer_skips_is_no_problem() {
         (container(json!({ "resources": [1] })), ""),
         (pod(json!({ "ephemeralContainers": [{ "name": 5 }] })), ""),
         (pod(json!({ "ephemeralContainers": "garbage" })), ""),
+        (
+            pod(json!({ "ephemeralContainers": [
+                { "name": "debug", "image": "sh", "resources": { "requests": { "memory": "much" } } }
+            ] })),
+            "",
+        ),
+        // Kubernetes takes it for one second.
+        (pod(json!({ "terminationGracePeriodSeconds": -5 })), ""),
         (container(json!({ "securityContext": { "privileged": true } })), ""),
     ]);
 }
