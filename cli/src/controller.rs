@@ -9,7 +9,9 @@ use anyhow::{Context, Result, bail};
 use clap::{ArgAction, Args, ValueEnum};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
-use tidegate_controller::options::{ControllerOptions, Controllers, LogFormat, LogOptions, RouterOptions};
+use tidegate_controller::options::{
+    AdmissionOptions, ControllerOptions, Controllers, LogFormat, LogOptions, RouterOptions,
+};
 
 /// Runs the controller until it is told to stop.
 #[derive(Args, Debug)]
@@ -59,6 +61,12 @@ pub struct Flags {
     /// Port of /healthz
     #[arg(long = "healthzPort", value_name = "PORT", default_value_t = 8080)]
     healthz_port: u16,
+    /// Port of the admission webhook, which refuses invalid objects; 0 for none
+    #[arg(long, value_name = "PORT", default_value_t = 0, env = "TIDEGATE_ADMISSION_PORT", hide_env_values = true)]
+    admission_port: u16,
+    /// Directory with tls.crt and tls.key of the admission webhook; read again when they change
+    #[arg(long, value_name = "DIR", env = "TIDEGATE_ADMISSION_CERTIFICATES", hide_env_values = true)]
+    admission_certificates: Option<std::path::PathBuf>,
     /// Address of the profiler, such as 127.0.0.1:6060
     #[arg(long, value_name = "ADDRESS")]
     enable_pprof_address: Option<String>,
@@ -184,6 +192,7 @@ impl Flags {
             pod_namespace: std::env::var("POD_NAMESPACE").ok().filter(|namespace| !namespace.is_empty()),
             metrics_port: self.metrics_port,
             healthz_port: self.healthz_port,
+            admission: self.admission()?,
             profiler: self.enable_pprof_address.as_deref().filter(|text| !text.is_empty()).map(address).transpose()?,
             qps: self.qps,
             burst: self.burst,
@@ -226,6 +235,16 @@ impl Flags {
                 kubernetes_level: self.cluster.kloglevel,
             },
         })
+    }
+
+    fn admission(&self) -> Result<Option<AdmissionOptions>> {
+        match (self.admission_port, &self.admission_certificates) {
+            (0, _) => Ok(None),
+            (port, Some(directory)) => Ok(Some(AdmissionOptions { port, certificates: directory.clone() })),
+            (port, None) => {
+                bail!("--admission-port {port} needs --admission-certificates: a directory with tls.crt and tls.key")
+            }
+        }
     }
 }
 
@@ -363,5 +382,15 @@ mod tests {
         assert!(error("--leader-election-lease-duration 5s").contains("--leader-election-renew-deadline"));
         assert!(error("--leader-election-lease-duration soon").contains("--leader-election-lease-duration"));
         assert!(error("--controllers rollouts").contains("rollouts"));
+        assert!(error("--admission-port 9443").contains("--admission-certificates"));
+    }
+
+    #[test]
+    fn admission_is_served_when_asked() {
+        assert_eq!(options("--admission-certificates /certificates").unwrap().admission, None);
+        assert_eq!(
+            options("--admission-port 9443 --admission-certificates /certificates").unwrap().admission,
+            Some(AdmissionOptions { port: 9443, certificates: "/certificates".into() })
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! The controllers: each observes the cluster, decides purely, and acts thinly.
 
+pub mod admission;
 pub mod analysis_run;
 pub mod api;
 pub mod application;

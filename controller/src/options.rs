@@ -1,6 +1,7 @@
 //! What the controller process is told on its command line. Names, meaning and defaults are the peer's.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Settings of the controller process.
@@ -31,6 +32,8 @@ pub struct ControllerOptions {
     pub metrics_port: u16,
     /// Port of `/healthz`. Default 8080.
     pub healthz_port: u16,
+    /// The admission webhook. Default: none.
+    pub admission: Option<AdmissionOptions>,
     /// Address of the profiler. Default: none.
     pub profiler: Option<SocketAddr>,
     /// Requests to the API server a second, in the long run. Default 40.
@@ -61,6 +64,15 @@ pub struct ControllerOptions {
     pub gitops: bool,
     /// The log.
     pub log: LogOptions,
+}
+
+/// Where the admission webhook is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdmissionOptions {
+    /// Port; 0 for one that is free.
+    pub port: u16,
+    /// Directory with `tls.crt` and `tls.key`.
+    pub certificates: PathBuf,
 }
 
 /// Which controllers run.
@@ -138,6 +150,7 @@ impl Default for ControllerOptions {
             pod_namespace: None,
             metrics_port: 8090,
             healthz_port: 8080,
+            admission: None,
             profiler: None,
             qps: 40.0,
             burst: 80,

@@ -42,6 +42,11 @@ pub async fn run(
         let metrics = Arc::clone(&metrics);
         Arc::new(KubeApi::new(client.clone(), move |resource, verb, code| metrics.api_call(resource, verb, code)))
     };
+    // Before the election: those who stand by answer as well.
+    if let Some(admission) = &options.admission {
+        let address = crate::admission::serve(admission).await?;
+        tracing::info!(port = address.port(), "Serves admission.");
+    }
     let ready = Arc::new(AtomicBool::new(false));
     serve(options.metrics_port, options.healthz_port, Arc::clone(&metrics), Arc::clone(&ready)).await?;
 

@@ -224,6 +224,24 @@ fn read(window: &SyncWindow) -> Result<Reading, InvalidWindow> {
     Ok(Reading { schedule: Schedule::parse(window.schedule.as_deref().unwrap_or_default())?, duration, zone })
 }
 
+/// Whether a window denies syncs; the others allow them.
+fn denies(window: &SyncWindow) -> Result<bool, InvalidWindow> {
+    match window.kind.as_deref().unwrap_or_default() {
+        "deny" => Ok(true),
+        "allow" => Ok(false),
+        other => Err(InvalidWindow { field: "kind", found: other.to_owned(), expected: "allow or deny" }),
+    }
+}
+
+/// Checks a window, whatever it is about.
+///
+/// # Errors
+/// When it cannot be read; [`verdict`] leaves it out then.
+pub fn check(window: &SyncWindow) -> Result<(), InvalidWindow> {
+    denies(window)?;
+    read(window).map(drop)
+}
+
 /// Asks the windows of a project about an application.
 pub fn verdict(windows: &[SyncWindow], subject: &Subject<'_>, now: Timestamp) -> Verdict {
     let mut verdict = Verdict::default();
@@ -231,17 +249,8 @@ pub fn verdict(windows: &[SyncWindow], subject: &Subject<'_>, now: Timestamp) ->
     let mut closed: Vec<&SyncWindow> = Vec::new();
     let mut is_allowed = false;
     for window in windows.iter().filter(|w| is_about(w, subject)) {
-        let denies = match window.kind.as_deref().unwrap_or_default() {
-            "deny" => true,
-            "allow" => false,
-            other => {
-                let found = other.to_owned();
-                verdict.invalid.push(InvalidWindow { field: "kind", found, expected: "allow or deny" });
-                continue;
-            }
-        };
-        let reading = match read(window) {
-            Ok(reading) => reading,
+        let (denies, reading) = match denies(window).and_then(|denies| Ok((denies, read(window)?))) {
+            Ok(read) => read,
             Err(e) => {
                 verdict.invalid.push(e);
                 continue;

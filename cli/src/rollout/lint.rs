@@ -105,7 +105,8 @@ pub fn check(documents: &[Value]) -> Vec<String> {
             }
             continue;
         }
-        for dropped in misfits(kind, document) {
+        tidegate_controller::admission::problems(document).iter().for_each(|finding| say(finding.to_string()));
+        for dropped in misfits(kind, document).into_iter().filter(|dropped| !dropped.path.starts_with("spec")) {
             say(format!("{}: {}", dropped.path, dropped.reason));
         }
     }
@@ -222,6 +223,23 @@ spec:
     }
 
     #[test]
+    fn checks_the_other_kinds_as_admission_does() {
+        let of = |kind: &str, spec: &str| {
+            problems(&format!("kind: {kind}\napiVersion: argoproj.io/v1alpha1\nmetadata: {{name: a}}\nspec: {spec}\n"))
+        };
+        assert_eq!(
+            of("AnalysisTemplate", "{metrics: [{name: m, count: 2, provider: {web: {url: x}}}]}"),
+            ["AnalysisTemplate \"a\": spec.metrics[0]: interval must be specified when count > 1"]
+        );
+        assert_eq!(
+            of("Experiment", "{templates: []}"),
+            ["Experiment \"a\": spec.templates: Required value: at least one variant"]
+        );
+        let found = of("AnalysisTemplate", "{metrics: 1}");
+        assert_eq!(found.len(), 2, "what does not fit is told once: {found:?}");
+    }
+
+    #[test]
     fn follows_references_within_the_file() {
         let rollout = GOOD.replace(
             "canary:\n",
@@ -245,8 +263,8 @@ spec:
 
     #[test]
     fn takes_lists_apart() {
-        let item = "{kind: Experiment, apiVersion: argoproj.io/v1alpha1, metadata: {}, spec: {templates: []}}";
+        let item = "{kind: ApplicationSet, apiVersion: argoproj.io/v1alpha1, metadata: {}, spec: {generators: []}}";
         let list = format!("kind: List\napiVersion: v1\nitems:\n- {item}\n- {item}\n");
-        assert_eq!(problems(&list), ["Experiment \"\": metadata.name: missing"; 2]);
+        assert_eq!(problems(&list), ["ApplicationSet \"\": metadata.name: missing"; 2]);
     }
 }

@@ -13,7 +13,7 @@ mod decision;
 mod observe;
 mod pass;
 mod snapshot;
-mod validate;
+pub(crate) mod validate;
 mod variants;
 
 #[cfg(test)]

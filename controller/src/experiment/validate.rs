@@ -51,7 +51,8 @@ fn problem(kind: Kind, field: String, found: impl Into<Value>, expected: impl In
     Problem { kind, field, found, expected: expected.into() }
 }
 
-fn own(spec: &ExperimentSpec) -> Option<Problem> {
+/// The first thing that is wrong with the Experiment itself.
+pub(crate) fn own(spec: &ExperimentSpec) -> Option<Problem> {
     if spec.templates.is_empty() {
         return Some(problem(Kind::Required, "spec.templates".to_owned(), Value::Null, "at least one variant"));
     }
