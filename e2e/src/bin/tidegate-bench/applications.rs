@@ -1,0 +1,285 @@
+//! What Applications cost: the first sync of all of them from one repository, and commits that touch one.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use futures::{StreamExt, TryStreamExt};
+use kube::Api;
+use kube::api::{DynamicObject, PostParams, WatchEvent, WatchParams};
+use serde_json::{Value, json};
+use tidegate_e2e::process::say;
+use tidegate_e2e::{Cluster, Nodes, Options, Repository, audit};
+
+use crate::measured::Measured;
+use crate::phase::{self, Phase};
+use crate::{Common, WRITERS, api, on_cluster};
+
+/// Measure the Application controller and the programs that it runs.
+#[derive(Args)]
+pub struct Flags {
+    /// Number of Applications: each a directory of one repository with a ConfigMap, a Service and a Deployment.
+    #[arg(long, default_value_t = 200)]
+    count: usize,
+    /// Pods of each Deployment.
+    #[arg(long, default_value_t = 1)]
+    pods: usize,
+    /// Commits that touch one Application each.
+    #[arg(long, default_value_t = 10)]
+    pushes: usize,
+    /// Seconds for which what is idle is looked at.
+    #[arg(long, default_value_t = 60)]
+    idle: u64,
+    /// Print the requests to the API server by verb and resource.
+    #[arg(long)]
+    requests: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Where the Applications are, and where what they deploy goes.
+const HOME: &str = "default";
+const NAMESPACE: &str = "shop";
+const WEBHOOK_PORT: u16 = 18085;
+/// Longest time for one phase.
+const PATIENCE: Duration = Duration::from_secs(900);
+/// How long to go on counting after a commit is done, for whatever follows from it.
+const AFTER: Duration = Duration::from_secs(3);
+
+pub fn run(flags: &Flags) -> Result<()> {
+    let nodes = u32::try_from((flags.count * flags.pods * 2).div_ceil(100).max(2))?;
+    let options = Options { nodes: Nodes::Simulated(nodes), git: true, ..Options::named("bench-applications") };
+    on_cluster(&flags.common, &options, async |cluster| measure(flags, cluster).await)
+}
+
+async fn measure(flags: &Flags, cluster: &Cluster) -> Result<()> {
+    let client = cluster.client().await?;
+    let made = cluster.kubectl().args(["create", "namespace", NAMESPACE]).status()?;
+    ensure!(made.success(), "namespace {NAMESPACE} cannot be made");
+    let repository = cluster.git()?.create("shop")?;
+    let files: Vec<(String, String)> = (0..flags.count).flat_map(|i| files(&name(i), flags.pods, 0)).collect();
+    commit(&repository, "All", &files)?;
+
+    let copies = tempfile::Builder::new().prefix("tidegate-bench-").tempdir()?;
+    let copies = copies.path().display().to_string();
+    let args = ["--webhook-port".to_owned(), WEBHOOK_PORT.to_string(), "--repository-cache".to_owned(), copies];
+    let mut controller = Measured::start(&flags.common, cluster, &args)?;
+    controller.ready().await?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let mut phases = vec![Phase { name: "idle, empty".into(), memory: controller.memory(), ..Phase::default() }];
+
+    let apps = api(&client, "argoproj.io/v1alpha1", "Application", HOME);
+    say(&format!("{} Applications", flags.count));
+    let since = jiff::Timestamp::now();
+    let mark = controller.mark().await?;
+    let (created, done) = tokio::join!(create(&apps, &repository, flags.count), all_done(&apps, flags.count));
+    created?;
+    done?;
+    phases.push(controller.since(&mark, "all created, until Synced and Healthy").await?);
+    requests(flags, cluster, since)?;
+    say(&format!("children: {}", controller.children().join(", ")));
+
+    // What follows from the first sync is none of the pushes' cost, nor what waits for more work to come.
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    let mark = controller.mark().await?;
+    tokio::time::sleep(Duration::from_secs(flags.idle)).await;
+    phases.push(controller.since(&mark, &format!("idle, full, {} s", flags.idle)).await?);
+
+    let pushes = pushes(flags, cluster, &controller, &apps, &repository).await?;
+    controller.stop()?;
+    let title = format!("{} Applications", flags.count);
+    phase::print(&title, flags.count, &phases, flags.common.json);
+    phase::print("a commit that touches one", 1, &pushes, flags.common.json);
+    let median = |of: fn(&Phase) -> f64| {
+        let mut all: Vec<f64> = pushes.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        all.get(all.len() / 2).copied().unwrap_or_default()
+    };
+    let cpu = pushes.iter().map(|push| push.cpu).sum::<f64>() / pushes.len().max(1) as f64;
+    println!(
+        "\nmedian wall {:.2} s, mean CPU {cpu:.3} s, median writes {}",
+        median(|p| p.wall),
+        median(|p| p.writes as f64)
+    );
+    Ok(())
+}
+
+/// Makes commits that touch one Application each, and tells the webhook of them as GitHub does.
+async fn pushes(
+    flags: &Flags,
+    cluster: &Cluster,
+    controller: &Measured,
+    apps: &Api<DynamicObject>,
+    repository: &Repository,
+) -> Result<Vec<Phase>> {
+    let maps = api(&apps.clone().into_client(), "v1", "ConfigMap", NAMESPACE);
+    let mut phases = Vec::new();
+    let mut lives = Vec::new();
+    for number in 1..=flags.pushes {
+        let touched = name(number * 7 % flags.count);
+        let before = repository.head()?;
+        let changed = files(&touched, flags.pods, number);
+        let after = commit(repository, &format!("Change {touched}"), &changed[..1])?;
+        let path = changed[0].0.as_str();
+        let value = json!(number.to_string());
+        let live = tokio::spawn(until(&maps, &touched, move |map| map.pointer("/data/value") == Some(&value)).await?);
+        let done = tokio::spawn(until(apps, &touched, move |app| is_synced(app, Some(&after))).await?);
+        let since = jiff::Timestamp::now();
+        let mark = controller.mark().await?;
+        let begun = Instant::now();
+        tell(repository, &before, &repository.head()?, path).await?;
+        let (live, done) = (live.await??, done.await??);
+        tokio::time::sleep(AFTER).await;
+        let live = live.duration_since(begun).as_secs_f64();
+        let mut phase = controller.since(&mark, &format!("push {number}: live after {live:.2} s, done")).await?;
+        phase.wall = done.duration_since(begun).as_secs_f64();
+        lives.push(live);
+        phases.push(phase);
+        if number == flags.pushes {
+            requests(flags, cluster, since)?;
+        }
+    }
+    lives.sort_by(f64::total_cmp);
+    println!(
+        "\nfirst applied object live after (median) {:.2} s",
+        lives.get(lives.len() / 2).copied().unwrap_or_default()
+    );
+    Ok(phases)
+}
+
+fn name(index: usize) -> String {
+    format!("app-{index:05}")
+}
+
+/// The files of an Application, the ConfigMap first.
+fn files(name: &str, pods: usize, value: usize) -> Vec<(String, String)> {
+    let labels = json!({"app": name});
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
+        "data": {"value": value.to_string()}});
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": labels},
+        "spec": {"selector": labels, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "labels": labels},
+    "spec": {"replicas": pods, "selector": {"matchLabels": labels}, "template": {
+        "metadata": {"labels": labels},
+        "spec": {"containers": [{"name": "web", "image": "registry.local/web:1",
+            "ports": [{"containerPort": 8080}], "envFrom": [{"configMapRef": {"name": name}}],
+            "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}}}]},
+    }}});
+    let yaml = |object: &Value| serde_saphyr::to_string(object).unwrap_or_else(|_| object.to_string());
+    [("configmap", map), ("service", service), ("deployment", deployment)]
+        .iter()
+        .map(|(file, object)| (format!("apps/{name}/{file}.yaml"), yaml(object)))
+        .collect()
+}
+
+fn commit(repository: &Repository, message: &str, files: &[(String, String)]) -> Result<String> {
+    let files: Vec<(&str, Option<&str>)> =
+        files.iter().map(|(path, text)| (path.as_str(), Some(text.as_str()))).collect();
+    repository.commit(message, &files)
+}
+
+async fn create(apps: &Api<DynamicObject>, repository: &Repository, count: usize) -> Result<()> {
+    futures::stream::iter((0..count).map(|i| async move {
+        let name = name(i);
+        let app: DynamicObject = serde_json::from_value(json!({
+            "apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {"name": name},
+            "spec": {
+                "project": "default",
+                "source": {"repoURL": repository.http_url(), "targetRevision": "main", "path": format!("apps/{name}")},
+                "destination": {"server": "https://kubernetes.default.svc", "namespace": NAMESPACE},
+                "syncPolicy": {"automated": {"prune": true, "selfHeal": true}},
+            },
+        }))?;
+        apps.create(&PostParams::default(), &app).await.context(name)?;
+        Ok::<_, anyhow::Error>(())
+    }))
+    .buffer_unordered(WRITERS)
+    .try_collect()
+    .await
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Whether an Application has applied a commit, any if none is given, and found all as it should be since.
+fn is_synced(app: &Value, commit: Option<&str>) -> bool {
+    let applied = text(app, "/status/operationState/syncResult/revision");
+    text(app, "/status/sync/status") == "Synced"
+        && text(app, "/status/health/status") == "Healthy"
+        && text(app, "/status/operationState/phase") == "Succeeded"
+        && commit.is_none_or(|commit| applied == commit && text(app, "/status/sync/revision") == commit)
+}
+
+/// Waits until all Applications are Synced and Healthy.
+async fn all_done(apps: &Api<DynamicObject>, count: usize) -> Result<()> {
+    let begun = Instant::now();
+    let mut done: HashSet<String> = HashSet::new();
+    loop {
+        let mut stream = apps.watch(&WatchParams::default(), "0").await?.boxed();
+        while let Some(event) = stream.next().await {
+            // A watch that ends is begun again.
+            let Ok(WatchEvent::Added(app) | WatchEvent::Modified(app)) = event else { break };
+            let name = app.metadata.name.unwrap_or_default();
+            if is_synced(&app.data, None) {
+                done.insert(name)
+            } else {
+                done.remove(&name)
+            };
+            if done.len() == count {
+                return Ok(());
+            }
+        }
+        ensure!(begun.elapsed() < PATIENCE, "{} of {count} Applications after {PATIENCE:?}", done.len());
+    }
+}
+
+/// Watches one object. The answer waits until it satisfies the condition, and says when that was.
+async fn until<C: Fn(&Value) -> bool + Send + 'static>(
+    api: &Api<DynamicObject>,
+    name: &str,
+    condition: C,
+) -> Result<impl Future<Output = Result<Instant>> + Send + use<C>> {
+    let version = api.get(name).await?.metadata.resource_version.unwrap_or_default();
+    let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(290);
+    let mut stream = api.watch(&params, &version).await?.boxed();
+    let name = name.to_owned();
+    Ok(async move {
+        while let Some(event) = stream.next().await {
+            if let WatchEvent::Modified(object) = event?
+                && condition(&object.data)
+            {
+                return Ok(Instant::now());
+            }
+        }
+        bail!("{name}: not done within the time of a watch")
+    })
+}
+
+/// Tells the webhook of a push, in the words of GitHub.
+async fn tell(repository: &Repository, before: &str, after: &str, path: &str) -> Result<()> {
+    let url = repository.http_url();
+    let body = json!({
+        "ref": "refs/heads/main", "before": before, "after": after, "created": false, "deleted": false, "forced": false,
+        "repository": {"name": repository.name, "clone_url": url, "html_url": url.trim_end_matches(".git"),
+            "default_branch": "main"},
+        "commits": [{"id": after, "added": [], "removed": [], "modified": [path]}],
+    });
+    let request = tidegate_e2e::http::client()?.post(format!("http://127.0.0.1:{WEBHOOK_PORT}/api/webhook"));
+    let answer = request.header("x-github-event", "push").json(&body).send().await?.error_for_status()?;
+    say(answer.text().await?.trim());
+    Ok(())
+}
+
+fn requests(flags: &Flags, cluster: &Cluster, since: jiff::Timestamp) -> Result<()> {
+    if flags.requests {
+        for agent in ["rollouts-controller", "tidegate"] {
+            let counts = audit::count(&cluster.requests(agent, since)?);
+            if !counts.is_empty() {
+                println!("requests of {agent}: {counts:#?}");
+            }
+        }
+    }
+    Ok(())
+}
