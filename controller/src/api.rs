@@ -3,8 +3,10 @@
 //! One small trait stands between every `act` and the cluster, so that the same code runs against a real API server and
 //! against the simulated one that injects faults. Reads for decisions come from [`crate::cache`].
 
+use crate::lean::Lean;
 use futures::future::BoxFuture;
 use k8s_openapi::jiff;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::time::Duration;
@@ -303,14 +305,14 @@ impl KubeApi {
         &self.client
     }
 
-    async fn call(
+    async fn call<T: DeserializeOwned>(
         &self,
         resource: &Resource,
         verb: &'static str,
         request: Result<http::Request<Vec<u8>>, http::Error>,
-    ) -> ApiResult<Value> {
+    ) -> ApiResult<T> {
         let request = request.map_err(|error| ApiError::Other(format!("invalid request: {error}")))?;
-        let answer = tokio::time::timeout(CALL_TIMEOUT, self.client.request::<Value>(request)).await;
+        let answer = tokio::time::timeout(CALL_TIMEOUT, self.client.request::<T>(request)).await;
         let result = match answer {
             Err(_) => Err(ApiError::Timeout(CALL_TIMEOUT)),
             Ok(Ok(value)) => Ok(value),
@@ -398,7 +400,7 @@ impl Api for KubeApi {
                         uri = format!("{uri}&{key}={}", query(value));
                     }
                 }
-                let mut page = self.call(resource, "list", request("GET", uri).body(Vec::new())).await?;
+                let mut page: Value = self.call(resource, "list", request("GET", uri).body(Vec::new())).await?;
                 let next = page.pointer("/metadata/continue").and_then(Value::as_str).unwrap_or_default().to_owned();
                 if let Some(Value::Array(list)) = page.get_mut("items").map(Value::take) {
                     items.extend(list.into_iter().map(|mut item| {
@@ -454,7 +456,12 @@ impl Api for KubeApi {
                 uri = format!("{uri}?{}", parameters.join("&"));
             }
             let body = call.body.to_string().into_bytes();
-            self.call(call.resource, "patch", request("PATCH", uri).header("Content-Type", content).body(body)).await
+            let request = request("PATCH", uri).header("Content-Type", content).body(body);
+            if call.kind == PatchKind::Merge {
+                // Who owns which field matters to server-side apply only.
+                return self.call::<Lean>(call.resource, "patch", request).await.map(|lean| lean.0);
+            }
+            self.call(call.resource, "patch", request).await
         })
     }
 
@@ -491,7 +498,7 @@ impl Api for KubeApi {
             let uri = resource.path(namespace, name, "");
             let body = options.to_string().into_bytes();
             let request = request("DELETE", uri).header("Content-Type", "application/json").body(body);
-            match self.call(resource, "delete", request).await {
+            match self.call::<Value>(resource, "delete", request).await {
                 Ok(_) | Err(ApiError::NotFound(_)) => Ok(()),
                 // Another object of that name: the one that was meant is gone.
                 Err(ApiError::Conflict(_)) if !uid.is_empty() => Ok(()),
@@ -508,7 +515,7 @@ impl Api for KubeApi {
             let uri = resources::POD.path(namespace, pod, "eviction");
             let request =
                 request("POST", uri).header("Content-Type", "application/json").body(body.to_string().into_bytes());
-            match self.call(&resources::POD, "create", request).await {
+            match self.call::<Value>(&resources::POD, "create", request).await {
                 Ok(_) | Err(ApiError::NotFound(_)) => Ok(()),
                 Err(error) => Err(error),
             }

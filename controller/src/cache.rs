@@ -5,8 +5,9 @@
 //! next decision sees it. An older version never replaces a newer one, whichever way it comes.
 
 use crate::api::Resource;
+use crate::lean::Watched;
 use futures::StreamExt;
-use kube::core::{ApiResource, DynamicObject};
+use kube::core::ApiResource;
 use kube::runtime::{WatchStreamExt, watcher};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -202,6 +203,9 @@ impl Store {
     pub fn apply(&self, mut object: Value) {
         let Some(key) = key_of(&object) else { return };
         let version = version_of(&object);
+        if self.knows(&key, version) {
+            return;
+        }
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("managedFields");
         }
@@ -239,6 +243,20 @@ impl Store {
             (added, initial, touched)
         };
         self.tell(Change { key: &key, object: Some(&object), index: &touched, added, initial });
+    }
+
+    /// This version is known already, or a newer one: mostly the news of an own write.
+    fn knows(&self, key: &Key, version: u64) -> bool {
+        let known = |state: &State| state.entries.get(key).is_some_and(|e| e.version >= version && version != 0);
+        if !known(&read(&self.state)) {
+            return false;
+        }
+        let mut state = write(&self.state);
+        let epoch = state.epoch;
+        if let Some(entry) = state.entries.get_mut(key) {
+            entry.epoch = epoch;
+        }
+        true
     }
 
     /// Takes in that an object is gone. `version` is the version of the deletion, 0 when it is not known.
@@ -330,7 +348,7 @@ pub async fn fill(client: kube::Client, store: Arc<Store>, scope: Scope) {
         kind: resource.kind.to_string(),
         plural: resource.plural.to_string(),
     };
-    let api: kube::Api<DynamicObject> = if scope.namespace.is_empty() || !resource.namespaced {
+    let api: kube::Api<Watched> = if scope.namespace.is_empty() || !resource.namespaced {
         kube::Api::all_with(client, &api_resource)
     } else {
         kube::Api::namespaced_with(client, &scope.namespace, &api_resource)
@@ -345,9 +363,7 @@ pub async fn fill(client: kube::Client, store: Arc<Store>, scope: Scope) {
         match event {
             Ok(watcher::Event::Init) => store.list_started(),
             Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
-                if let Some(value) = to_value(resource, object) {
-                    store.apply(value);
-                }
+                store.apply(complete(resource, object));
             }
             Ok(watcher::Event::InitDone) => {
                 if std::mem::take(&mut failing) {
@@ -356,10 +372,8 @@ pub async fn fill(client: kube::Client, store: Arc<Store>, scope: Scope) {
                 store.list_done();
             }
             Ok(watcher::Event::Delete(object)) => {
-                if let Some(value) = to_value(resource, object)
-                    && let Some(key) = key_of(&value)
-                {
-                    store.remove(&key, version_of(&value));
+                if let Some(key) = key_of(&object.value) {
+                    store.remove(&key, version_of(&object.value));
                 }
             }
             Err(error) => {
@@ -375,13 +389,12 @@ pub async fn fill(client: kube::Client, store: Arc<Store>, scope: Scope) {
     }
 }
 
-fn to_value(resource: &Resource, mut object: DynamicObject) -> Option<Value> {
-    object.metadata.managed_fields = None;
-    let mut value = serde_json::to_value(&object).ok()?;
-    // Items of a list come without their kind.
+/// The object with its kind, which items of a list come without.
+fn complete(resource: &Resource, object: Watched) -> Value {
+    let mut value = object.value;
     value["apiVersion"] = resource.api_version().into();
     value["kind"] = resource.kind.as_ref().into();
-    Some(value)
+    value
 }
 
 /// Hears of every change of any kind.

@@ -7,12 +7,17 @@ use crate::api::Resource;
 use crate::cache::Key;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tidegate_crds::rollout::{Rollout, RolloutStatus};
 
 /// Upper bounds of the histograms, in seconds.
 const BUCKETS: [f64; 11] = [0.01, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Between the labels of a series: sorts before everything that a label may hold, so that the series of one object lie
+/// side by side.
+const SEPARATOR: &str = "\u{1}";
 
 /// What a family of series measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,12 +101,19 @@ impl Metrics {
         });
     }
 
-    /// Removes the series of the families that begin with `prefix` and carry all of `labels`.
+    /// Removes the series whose first labels are `labels`, from the families that begin with `prefix`. What it takes
+    /// depends on the number of these series, not on that of the others.
     pub fn forget(&self, prefix: &str, labels: Labels<'_>) {
-        let parts: Vec<String> = labels.iter().map(|(key, value)| pair(key, value)).collect();
-        for (name, family) in self.lock().iter_mut() {
-            if name.starts_with(prefix) {
-                family.series.retain(|series, _| !parts.iter().all(|part| series.split('\u{1}').any(|p| p == part)));
+        let start = text_of(labels);
+        let is_one = |series: &str| {
+            series.strip_prefix(start.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(SEPARATOR))
+        };
+        for (_, family) in self.lock().iter_mut().filter(|(name, _)| name.starts_with(prefix)) {
+            let range = (Bound::Included(start.as_str()), Bound::Unbounded);
+            let begun = family.series.range::<str, _>(range).map(|(series, _)| series);
+            let gone: Vec<String> = begun.take_while(|series| is_one(series)).cloned().collect();
+            for series in gone {
+                family.series.remove(&series);
             }
         }
     }
@@ -117,7 +129,7 @@ impl Metrics {
             };
             let _ = writeln!(text, "# HELP {name} {}\n# TYPE {name} {kind}", family.help);
             for (labels, value) in &family.series {
-                let labels = labels.replace('\u{1}', ",");
+                let labels = labels.replace(SEPARATOR, ",");
                 match value {
                     Value::Number(number) if labels.is_empty() => {
                         let _ = writeln!(text, "{name} {number}");
@@ -269,7 +281,7 @@ fn pair(key: &str, value: &str) -> String {
 
 /// Labels, joined by a sign that no value has; [`Metrics::render`] makes commas of it.
 fn text_of(labels: Labels<'_>) -> String {
-    labels.iter().map(|(key, value)| pair(key, value)).collect::<Vec<_>>().join("\u{1}")
+    labels.iter().map(|(key, value)| pair(key, value)).collect::<Vec<_>>().join(SEPARATOR)
 }
 
 #[cfg(test)]

@@ -33,6 +33,10 @@ pub fn cleaned<T: DeserializeOwned>(mut value: Value) -> (Value, Vec<Dropped>) {
 }
 
 fn attempt<T: DeserializeOwned>(value: &mut Value) -> (Option<T>, Vec<Dropped>) {
+    // The rule, and cheaper than keeping track of where one is.
+    if let Ok(decoded) = T::deserialize(&*value) {
+        return (Some(decoded), Vec::new());
+    }
     let mut dropped = Vec::new();
     while dropped.len() < MAX_DROPPED {
         let failure = match serde_path_to_error::deserialize::<_, T>(&*value) {

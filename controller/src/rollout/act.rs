@@ -136,6 +136,9 @@ pub fn status_patch(
     before: &tidegate_crds::rollout::RolloutStatus,
     after: &tidegate_crds::rollout::RolloutStatus,
 ) -> Option<Value> {
+    if before == after {
+        return None;
+    }
     let value = |status| serde_json::to_value(status).unwrap_or_default();
     patch::merge_diff(&value(before), &value(after)).map(|status| json!({"status": status}))
 }

@@ -55,7 +55,7 @@ impl Purpose {
 
 /// The runs of a canary.
 pub(crate) fn canary(pass: &mut Pass<'_>, canary: &Canary, at: Position) {
-    let idle = pass.promoted() || pass.stable_hash().is_empty() || pass.status.abort || pass.status.promote_full;
+    let idle = pass.promoted() || pass.unproven() || pass.status.abort || pass.status.promote_full;
     let steps = replicas::steps(canary);
     let background = canary.analysis.as_ref().filter(|a| {
         let start = usize::try_from(a.starting_step.unwrap_or(0)).unwrap_or(0);

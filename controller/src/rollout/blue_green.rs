@@ -23,6 +23,10 @@ pub(crate) fn run(pass: &mut Pass<'_>, blue_green: &BlueGreen) {
     if !halted || pass.resized() || pass.status.abort {
         scale(pass, blue_green, &active, fast_rollback);
     }
+    if pass.stable_hash().is_empty() {
+        // The first version is the stable one from its beginning; the active Service follows when it has all its pods.
+        super::conditions::promoted(pass, "Initial deploy");
+    }
     for rs in [pass.new_rs(), pass.stable_rs()].into_iter().flatten() {
         pass.remember_replicas(rs);
     }
@@ -80,12 +84,12 @@ fn is_fast_rollback(pass: &Pass<'_>) -> bool {
         rs.deadline().is_some_and(|d| d > pass.now) && rs.serving() >= rs.replicas.max(1) && rs.revision() > 0
     });
     // A version that is tried again after an abort stands too, but nobody has used it.
-    !pass.promoted() && !pass.stable_hash().is_empty() && !pass.retried && waiting
+    !pass.promoted() && !pass.unproven() && !pass.retried && waiting
 }
 
 fn scale(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str, fast_rollback: bool) {
     let total = pass.replicas();
-    let first = pass.stable_hash().is_empty();
+    let first = pass.unproven();
     if let Some(rs) = pass.stable_rs().filter(|_| !pass.promoted()) {
         let stays = active != pass.hash || pass.status.abort;
         let deadline_passed = !stays && rs.deadline().is_some_and(|d| d <= pass.now);
@@ -170,7 +174,7 @@ fn saturated(pass: &Pass<'_>, size: i32) -> bool {
 }
 
 fn proven_needed(pass: &Pass<'_>, fast_rollback: bool) -> bool {
-    !pass.stable_hash().is_empty()
+    !pass.unproven()
         && !pass.promoted()
         && !fast_rollback
         && !pass.status.promote_full
@@ -207,7 +211,7 @@ fn may_promote(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str, fast_r
     if active == pass.hash {
         return true;
     }
-    if pass.stable_hash().is_empty() || !proven_needed(pass, fast_rollback) {
+    if !proven_needed(pass, fast_rollback) {
         pass.clear_pauses();
         return saturated(pass, total);
     }
@@ -313,9 +317,7 @@ fn settle(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str, fast_rollba
     {
         return;
     }
-    let reason = if pass.stable_hash().is_empty() {
-        "Initial deploy"
-    } else if pass.status.promote_full {
+    let reason = if pass.status.promote_full {
         "Full promotion requested"
     } else if fast_rollback {
         "Fast rollback"

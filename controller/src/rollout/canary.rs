@@ -24,7 +24,6 @@ pub(crate) struct Position {
 pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary) {
     let at = position(pass, canary);
     pass.status.current_step_index = (at.count > 0).then_some(at.index as i32);
-    progress_of_first_deployment(pass);
     let routed = canary.traffic_routing.is_some();
 
     let targets = targets(pass, canary, at, routed);
@@ -36,6 +35,7 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary) {
             scale_basic(pass, canary, targets);
         }
     }
+    first_version(pass, canary);
     for rs in [pass.new_rs(), pass.stable_rs()].into_iter().flatten() {
         if !halted || pass.resized() {
             pass.remember_replicas(rs);
@@ -56,7 +56,20 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary) {
     promote_when_done(pass, canary, at, counts_reached, &routing);
 }
 
-/// The current step, within the bounds of the steps. The first deployment and a full promotion are past all of them.
+/// The first version is the stable one from its beginning: there is none to go back to. Services and routes follow it as
+/// soon as it has pods.
+fn first_version(pass: &mut Pass<'_>, canary: &Canary) {
+    if !pass.stable_hash().is_empty() {
+        return;
+    }
+    if canary.ping_pong.is_some() {
+        traffic::swap_ping_pong(pass);
+    }
+    super::conditions::promoted(pass, "Initial deploy");
+}
+
+/// The current step, within the bounds of the steps. The first deployment, what replaces one that never came up, and a
+/// full promotion are past all of them.
 fn position(pass: &mut Pass<'_>, canary: &Canary) -> Position {
     let count = replicas::steps(canary).len();
     let mut index = usize::try_from(pass.status.current_step_index.unwrap_or(0)).unwrap_or(0).min(count);
@@ -68,14 +81,10 @@ fn position(pass: &mut Pass<'_>, canary: &Canary) -> Position {
     } else if pass.status.promote_full {
         index = count;
         pass.clear_pauses();
+    } else if pass.unproven() {
+        index = count;
     }
     Position { index, count }
-}
-
-fn progress_of_first_deployment(pass: &mut Pass<'_>) {
-    if pass.stable_hash().is_empty() && pass.resumed() {
-        pass.status.controller_pause = false;
-    }
 }
 
 /// How many pods canary and stable are to have.
@@ -430,15 +439,12 @@ fn promote_when_done(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts:
     if !replicas::reached(canary.replica_progress_threshold.as_ref(), new.replicas, new.serving(), total) {
         return;
     }
-    let first = pass.stable_hash().is_empty();
     let in_window = super::revisions::in_rollback_window(pass);
     let full = pass.status.promote_full;
-    if !first && !full && !in_window && (!counts || !routing.settled) {
+    if !full && !in_window && (!counts || !routing.settled) {
         return;
     }
-    let reason = if first {
-        "Initial deploy".to_owned()
-    } else if full {
+    let reason = if full {
         "Full promotion requested".to_owned()
     } else if in_window {
         "Rollback within window".to_owned()

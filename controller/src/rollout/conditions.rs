@@ -82,6 +82,11 @@ fn observed(pass: &mut Pass<'_>) {
     pass.status.observed_generation = Some(pass.rollout().metadata.generation.unwrap_or(0).to_string());
 }
 
+/// The Rollout was Healthy at some time.
+pub(crate) fn ever_healthy(status: &RolloutStatus) -> bool {
+    condition(status, HEALTHY).is_some()
+}
+
 /// An update begins: tells it before anything is scaled.
 pub(crate) fn started(pass: &mut Pass<'_>) {
     let name = pass.new_name.clone();
@@ -94,7 +99,9 @@ pub(crate) fn started(pass: &mut Pass<'_>) {
         }
         Some(_) => {}
     }
-    if !pass.promoted() && !is(&pass.status, COMPLETED, "False") {
+    // Blue-green has nothing to complete before its first version.
+    let nothing = pass.stable_hash().is_empty() && pass.rollout().spec.strategy.blue_green.is_some();
+    if !pass.promoted() && !nothing && !is(&pass.status, COMPLETED, "False") {
         let (revision, hash) = (pass.revision, pass.hash.clone());
         set(pass, COMPLETED, "False", "RolloutCompleted", "RolloutCompleted", true);
         pass.tell(Event::normal(

@@ -1,5 +1,6 @@
 //! Wires the Rollout controller: what wakes it, and one reconciliation.
 
+use super::decision::Decision;
 use super::observe::{observe, owner_keys};
 use super::{act, decide};
 use crate::cache::Key;
@@ -9,11 +10,15 @@ use crate::metrics::Metrics;
 use crate::worker::{Failure, Next, Queue};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use tidegate_crds::rollout::Rollout;
+use tidegate_crds::rollout::{Rollout, RolloutStatus};
 use tidegate_traffic::RouterOptions;
+
+/// For how long a status that differs only in its counts of pods may wait for more of its kind. Pods of one ReplicaSet
+/// come one by one; a write for each is one that nobody reads.
+const COUNTS_WAIT: Duration = Duration::from_millis(500);
 
 /// The Rollout controller.
 pub struct Controller {
@@ -26,6 +31,8 @@ pub struct Controller {
     metrics: Arc<Metrics>,
     /// Invalid Rollouts and what was said of them, so that it is not said again.
     greeted: Mutex<BTreeSet<String>>,
+    /// Rollouts whose new counts wait to be written, and since when.
+    waiting: Mutex<HashMap<Key, Instant>>,
 }
 
 impl Controller {
@@ -39,6 +46,7 @@ impl Controller {
             router_options,
             metrics,
             greeted: Mutex::default(),
+            waiting: Mutex::default(),
         });
         controller.listen();
         controller
@@ -126,6 +134,7 @@ impl Controller {
 
     fn gone(&self, key: &Key) {
         self.interest.forget(key);
+        self.waiting().remove(key);
         self.metrics.forget_rollout(key);
         for service in self.context.stores.services.keys_by_index(&managed(&key.namespace, &key.name)) {
             self.services.add(service);
@@ -158,6 +167,24 @@ impl Controller {
         self.services.close();
     }
 
+    fn waiting(&self) -> MutexGuard<'_, HashMap<Key, Instant>> {
+        self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// For how long the decision's counts may still wait to be written; `None` when the decision is to be acted upon.
+    fn counts_wait(&self, key: &Key, decision: &Decision, before: &RolloutStatus) -> Option<Duration> {
+        if !decision.only_counts(before) {
+            self.waiting().remove(key);
+            return None;
+        }
+        let waited = self.waiting().entry(key.clone()).or_insert_with(Instant::now).elapsed();
+        let left = COUNTS_WAIT.checked_sub(waited).filter(|left| !left.is_zero());
+        if left.is_none() {
+            self.waiting().remove(key);
+        }
+        left
+    }
+
     /// One pass over one Rollout.
     ///
     /// # Errors
@@ -181,19 +208,17 @@ impl Controller {
         for why in &decision.why {
             tracing::info!(namespace = %key.namespace, rollout = %key.name, "{why}");
         }
+        self.metrics.rollout_decided(key, &snapshot.rollout, &decision.status);
+        let wait = decision.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        if let Some(left) = self.counts_wait(key, &decision, &snapshot.rollout.status) {
+            return Ok(Next::after(wait.map_or(left, |wait| wait.min(left))));
+        }
         let writer = Writer { api: self.context.api.as_ref(), stores: &self.context.stores };
         act::act(&writer, &snapshot, &decision).await?;
-        self.metrics.rollout_decided(key, &snapshot.rollout, &decision.status);
         let uid = snapshot.rollout.metadata.uid.clone().unwrap_or_default();
         self.context.recorder.tell(&about(&key.namespace, &key.name, &uid), decision.events);
-        Ok(match decision.wake {
-            Some(at) => {
-                let wait = at.duration_since(now);
-                // A wake at once comes through the status write already; the floor keeps a mistake from spinning.
-                Next::after(Duration::try_from(wait).unwrap_or_default().max(Duration::from_millis(20)))
-            }
-            None => Next::WAIT,
-        })
+        // A wake at once comes through the status write already; the floor keeps a mistake from spinning.
+        Ok(wait.map_or(Next::WAIT, |wait| Next::after(wait.max(Duration::from_millis(20)))))
     }
 }
 

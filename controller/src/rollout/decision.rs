@@ -24,6 +24,27 @@ pub struct Decision {
     pub at: Timestamp,
 }
 
+impl Decision {
+    /// All that it would write is how many pods there are by now. Nothing waits for that: decisions are made on the
+    /// ReplicaSets, not on these counts.
+    pub fn only_counts(&self, before: &RolloutStatus) -> bool {
+        if !self.actions.is_empty() || !self.events.is_empty() || self.status == *before {
+            return false;
+        }
+        let mut status = self.status.clone();
+        status.replicas = before.replicas;
+        status.updated_replicas = before.updated_replicas;
+        status.ready_replicas = before.ready_replicas;
+        status.available_replicas = before.available_replicas;
+        status.hpa_replicas = before.hpa_replicas;
+        status.message.clone_from(&before.message);
+        for (condition, old) in status.conditions.iter_mut().zip(&before.conditions) {
+            condition.last_update_time.clone_from(&old.last_update_time);
+        }
+        status == *before
+    }
+}
+
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {

@@ -15,7 +15,7 @@ use tidegate_traffic::Destination;
 
 /// Keeps the current step's Experiment going and ends all others.
 pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position) {
-    let idle = pass.promoted() || pass.stable_hash().is_empty() || pass.status.abort || pass.status.promote_full;
+    let idle = pass.promoted() || pass.unproven() || pass.status.abort || pass.status.promote_full;
     let step = replicas::steps(canary).get(at.index).and_then(|s| s.experiment.as_ref()).filter(|_| !idle);
     if let Some(step) = step {
         keep(pass, step, at.index);

@@ -108,6 +108,12 @@ impl<'a> Pass<'a> {
         !self.stable_hash().is_empty() && self.stable_hash() == self.hash
     }
 
+    /// No version of the Rollout ever came up: the first one failed, and an update has nothing to protect.
+    pub(crate) fn unproven(&self) -> bool {
+        self.stable_hash().is_empty()
+            || (!super::conditions::ever_healthy(&self.status) && self.stable_rs().is_none_or(|rs| rs.available == 0))
+    }
+
     pub(crate) fn act(&mut self, stage: Stage, action: Action) {
         self.actions.push((stage, action));
     }

@@ -169,7 +169,11 @@ pub fn advance(
         to.canary = shrink(canary.spec, target.0, canary, &mut spare);
     }
     if target.1 < stable.spec {
-        to.stable = shrink(stable.spec, target.1, stable, &mut spare);
+        // A pod of the stable version goes for one of the canary that is there, whatever it is worth itself: an update
+        // that does not come up either must not take the place of everything.
+        let covered = (canary.available.min(canary.spec) + stable.spec - (total - unavailable)).max(0);
+        let least = if target.0 >= canary.spec { target.1.max(stable.spec - covered) } else { target.1 };
+        to.stable = shrink(stable.spec, least, stable, &mut spare);
     }
     // Still too many, because the Rollout was made smaller: pods that serve nobody go.
     let mut over = to.canary + to.stable - total - surge;
@@ -254,6 +258,19 @@ mod tests {
         let broken = Count { spec: 2, available: 0 };
         let to = advance(4, (2, 0), (4, 0), broken, full(4), &[]);
         assert_eq!((to.canary, to.stable), (2, 4));
+    }
+
+    #[test]
+    fn a_broken_version_gives_way_only_to_pods_that_are_there() {
+        let broken = |pods| Count { spec: pods, available: 0 };
+        let to = advance(4, (1, 0), (4, 0), broken(1), broken(4), &[]);
+        assert_eq!((to.canary, to.stable), (1, 4), "an update that is broken too");
+        let to = advance(4, (1, 0), (4, 0), full(1), broken(4), &[]);
+        assert_eq!((to.canary, to.stable), (1, 3));
+        let to = advance(4, (0, 1), (4, 0), broken(0), broken(4), &[]);
+        assert_eq!((to.canary, to.stable), (0, 3), "what may be unavailable makes room");
+        let to = advance(4, (1, 0), (0, 4), broken(4), full(1), &[]);
+        assert_eq!((to.canary, to.stable), (0, 1), "a broken canary that is taken back goes at once");
     }
 
     #[test]

@@ -32,9 +32,11 @@ pub(crate) fn identify(pass: &mut Pass<'_>) {
         let hash = pass.status.current_pod_hash.as_deref().filter(|_| seen)?;
         pass.owned().find(|rs| rs.hash() == hash)
     };
-    let own_hash = template::pod_hash(wanted, pass.status.collision_count);
-    let by_hash =
-        || pass.owned().find(|rs| rs.hash() == own_hash && template::same(&rs.template, wanted, ephemeral(rs)));
+    let own_hash = || template::pod_hash(wanted, pass.status.collision_count);
+    let by_hash = || {
+        let hash = own_hash();
+        pass.owned().find(|rs| rs.hash() == hash && template::same(&rs.template, wanted, ephemeral(rs)))
+    };
     let by_meaning = || {
         let mut same: Vec<_> = pass.owned().filter(|rs| template::same(&rs.template, wanted, ephemeral(rs))).collect();
         same.sort_by_key(|rs| (rs.created, rs.name.clone()));
@@ -47,8 +49,9 @@ pub(crate) fn identify(pass: &mut Pass<'_>) {
             pass.new_name = name;
         }
         None => {
-            pass.new_name = format!("{}-{own_hash}", rollout.name());
-            pass.hash = own_hash;
+            let hash = own_hash();
+            pass.new_name = format!("{}-{hash}", rollout.name());
+            pass.hash = hash;
         }
     }
 }

@@ -154,8 +154,9 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_rea
         record_share(pass);
         return settled;
     }
-    if pass.stable_hash().is_empty() {
-        // Nothing to share before there is a first version.
+    let first = pass.promoted() && pass.status.canary.weights.is_none();
+    if first && pass.new_rs().is_none_or(|rs| rs.serving() < rs.replicas.max(pass.replicas())) {
+        // The routes may be carrying another workload's traffic: they wait for all pods, as the Services do.
         return settled;
     }
     let routers = match tidegate_traffic::routers(
@@ -177,7 +178,9 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_rea
     let stable_selected = pass.snapshot.services.get(&stable_service).is_none_or(|s| s.hash() == stable_hash);
     if promoted && canary.ping_pong.is_none() && !stable_selected && !stable_service.is_empty() {
         weight = recorded.as_ref().map_or(0, |w| w.canary.weight);
-        pass.wake_after(1);
+        if weight > 0 {
+            pass.wake_after(1);
+        }
     }
     let gone = promoted || (pass.status.abort && weight == 0);
     let mut canary_hash = if gone { stable_hash.clone() } else { pass.hash.clone() };

@@ -19,7 +19,7 @@ pub(crate) fn run(pass: &mut Pass<'_>) {
         // Also after the first revision: a re-applied Deployment would run beside the Rollout for ever.
         "onsuccess" if done => 0,
         "progressively" if done => 0,
-        "progressively" if pass.stable_hash().is_empty() => pods.min((total - ready).max(0)),
+        "progressively" if pass.promoted() => pods.min((total - ready).max(0)),
         _ => return,
     };
     if target < pods {
