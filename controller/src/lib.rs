@@ -8,6 +8,7 @@ pub mod cache;
 pub mod context;
 pub mod events;
 pub mod experiment;
+mod lean;
 pub mod lease;
 pub mod metrics;
 pub mod options;
