@@ -23,12 +23,10 @@ sideEffects: None
 failurePolicy: {{ .Values.admission.failurePolicy }}
 timeoutSeconds: {{ .Values.admission.timeoutSeconds }}
 matchPolicy: Equivalent
-{{- if semverCompare ">=1.28-0" .Capabilities.KubeVersion.Version }}
 {{- /* Where the status is no subresource, most updates are the controller's own: they are not asked about. */}}
 matchConditions:
 - name: spec-is-new
   expression: request.operation == 'CREATE' || object.spec != oldObject.spec
-{{- end }}
 {{- if .Values.namespaced }}
 namespaceSelector:
   matchLabels:

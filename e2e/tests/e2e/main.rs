@@ -1,5 +1,6 @@
 //! Tests on a real Kubernetes. One binary, so that it is linked once and its tests share one cluster.
 
+mod admission;
 mod adoption;
 mod analysis;
 mod bad_input;
