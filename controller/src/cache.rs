@@ -49,6 +49,8 @@ pub struct Change<'a> {
     pub key: &'a Key,
     /// What it is now; `None` when it is gone.
     pub object: Option<&'a Value>,
+    /// Its uid.
+    pub uid: &'a str,
     /// Index keys that it had before and has now, without duplicates.
     pub index: &'a BTreeSet<String>,
     /// It was not there before.
@@ -59,6 +61,7 @@ pub struct Change<'a> {
 
 struct Entry {
     version: u64,
+    generation: u64,
     uid: Box<str>,
     bytes: Box<[u8]>,
     index: Box<[Box<str>]>,
@@ -87,6 +90,8 @@ pub struct Store {
     /// Which kind.
     pub resource: Resource,
     index_fn: IndexFn,
+    /// What an object is found by does not change as long as its generation does not.
+    by_spec: bool,
     handlers: RwLock<Vec<Handler>>,
     state: RwLock<State>,
     synced: watch::Sender<bool>,
@@ -103,9 +108,27 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 impl Store {
     /// An empty store. `index` gives the keys under which an object is found by [`Store::by_index`].
     pub fn new(resource: Resource, index: impl Fn(&Value) -> Vec<String> + Send + Sync + 'static) -> Arc<Self> {
+        Self::make(resource, false, index)
+    }
+
+    /// As [`Store::new`], where `index` depends on the spec and the uid alone: it is asked again only for another
+    /// generation.
+    pub fn indexed_by_spec(
+        resource: Resource,
+        index: impl Fn(&Value) -> Vec<String> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Self::make(resource, true, index)
+    }
+
+    fn make(
+        resource: Resource,
+        by_spec: bool,
+        index: impl Fn(&Value) -> Vec<String> + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self {
             resource,
             index_fn: Box::new(index),
+            by_spec,
             handlers: RwLock::default(),
             state: RwLock::default(),
             synced: watch::Sender::new(false),
@@ -114,16 +137,17 @@ impl Store {
 
     /// Calls `handler` after every change from now on, and once for every object that is there already.
     pub fn on_change(&self, handler: impl Fn(Change<'_>) + Send + Sync + 'static) {
-        let present: Vec<(Key, Value, BTreeSet<String>)> = {
+        let present: Vec<(Key, Value, String, BTreeSet<String>)> = {
             let state = read(&self.state);
             let parsed = state.entries.iter().filter_map(|(key, entry)| {
                 let value = serde_json::from_slice(&entry.bytes).ok()?;
-                Some((key.clone(), value, entry.index.iter().map(|i| i.to_string()).collect()))
+                let index = entry.index.iter().map(|i| i.to_string()).collect();
+                Some((key.clone(), value, entry.uid.to_string(), index))
             });
             parsed.collect()
         };
-        for (key, value, index) in &present {
-            handler(Change { key, object: Some(value), index, added: true, initial: true });
+        for (key, value, uid, index) in &present {
+            handler(Change { key, object: Some(value), uid, index, added: true, initial: true });
         }
         write(&self.handlers).push(Box::new(handler));
     }
@@ -209,8 +233,9 @@ impl Store {
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("managedFields");
         }
-        let index: Vec<String> = (self.index_fn)(&object);
+        let generation = object.pointer("/metadata/generation").and_then(Value::as_u64).unwrap_or(0);
         let uid: Box<str> = object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().into();
+        let index = self.same_index(&key, &uid, generation).unwrap_or_else(|| (self.index_fn)(&object));
         let Ok(bytes) = serde_json::to_vec(&object) else { return };
         let (added, initial, touched) = {
             let mut state = write(&self.state);
@@ -239,10 +264,18 @@ impl Store {
                 state.index.entry(name.as_str().into()).or_default().insert(key.clone());
             }
             let index = index.into_iter().map(String::into_boxed_str).collect();
-            state.entries.insert(key.clone(), Entry { version, uid, bytes: bytes.into(), index, epoch });
+            let entry = Entry { version, generation, uid: uid.clone(), bytes: bytes.into(), index, epoch };
+            state.entries.insert(key.clone(), entry);
             (added, initial, touched)
         };
-        self.tell(Change { key: &key, object: Some(&object), index: &touched, added, initial });
+        self.tell(Change { key: &key, object: Some(&object), uid: &uid, index: &touched, added, initial });
+    }
+
+    /// The index keys of an object whose spec is known.
+    fn same_index(&self, key: &Key, uid: &str, generation: u64) -> Option<Vec<String>> {
+        let state = read(&self.state);
+        let entry = state.entries.get(key).filter(|e| self.by_spec && generation > 0 && e.generation == generation)?;
+        (*entry.uid == *uid).then(|| entry.index.iter().map(|i| i.to_string()).collect())
     }
 
     /// This version is known already, or a newer one: mostly the news of an own write.
@@ -261,7 +294,7 @@ impl Store {
 
     /// Takes in that an object is gone. `version` is the version of the deletion, 0 when it is not known.
     pub fn remove(&self, key: &Key, version: u64) {
-        let touched = {
+        let (touched, uid) = {
             let mut state = write(&self.state);
             match state.entries.get(key) {
                 Some(entry) if version == 0 || entry.version <= version => {}
@@ -277,9 +310,9 @@ impl Store {
                 }
                 state.gone.push_back((entry.uid.clone(), version.max(entry.version)));
             }
-            entry.index.iter().map(|i| i.to_string()).collect::<BTreeSet<_>>()
+            (entry.index.iter().map(|i| i.to_string()).collect::<BTreeSet<_>>(), entry.uid)
         };
-        self.tell(Change { key, object: None, index: &touched, added: false, initial: false });
+        self.tell(Change { key, object: None, uid: &uid, index: &touched, added: false, initial: false });
     }
 
     /// A new list begins.

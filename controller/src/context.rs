@@ -1,7 +1,7 @@
 //! What every reconciler works with: the API, the stores, the recorder of events.
 
 use crate::api::{Api, ApiResult, PatchCall, PatchKind, Propagation, Resource, resources};
-use crate::cache::{Key, OnDemand, Store, key_of};
+use crate::cache::{Change, Key, OnDemand, Store, key_of};
 use crate::events::Recorder;
 use crate::options::ControllerOptions;
 use serde_json::Value;
@@ -36,6 +36,18 @@ pub fn owned_by(uid: &str) -> String {
     format!("owner/{uid}")
 }
 
+/// Index key of an owner itself.
+fn with_uid(uid: &str) -> String {
+    format!("uid/{uid}")
+}
+
+/// The keys in `store`, whose objects are indexed by their uid, of the controlling owners of the object that changed,
+/// also when it is gone.
+pub fn owners(store: &Store, change: &Change<'_>) -> Vec<Key> {
+    let uids = change.index.iter().filter_map(|index| index.strip_prefix("owner/"));
+    uids.flat_map(|uid| store.keys_by_index(&with_uid(uid))).collect()
+}
+
 /// Index key of ReplicaSets in a namespace that no controller owns.
 pub fn orphans(namespace: &str) -> String {
     format!("orphan/{namespace}")
@@ -62,6 +74,15 @@ fn owner_index(object: &Value) -> Vec<String> {
     controller_of(object).map(|(_, _, uid)| owned_by(uid)).into_iter().collect()
 }
 
+fn uid_index(object: &Value) -> Option<String> {
+    object.pointer("/metadata/uid").and_then(Value::as_str).map(with_uid)
+}
+
+/// Of kinds that own others, and are owned.
+fn owner_and_uid_index(object: &Value) -> Vec<String> {
+    owner_index(object).into_iter().chain(uid_index(object)).collect()
+}
+
 fn replica_set_index(object: &Value) -> Vec<String> {
     match controller_of(object) {
         Some((_, _, uid)) => vec![owned_by(uid)],
@@ -80,7 +101,7 @@ fn service_index(object: &Value) -> Vec<String> {
 fn rollout_index(object: &Value) -> Vec<String> {
     let Ok((rollout, _)) = tidegate_crds::rollout::Rollout::decode(object.clone()) else { return Vec::new() };
     let namespace = rollout.namespace();
-    let mut index: BTreeSet<String> = BTreeSet::new();
+    let mut index: BTreeSet<String> = uid_index(object).into_iter().collect();
     index.extend(crate::rollout::service_names(&rollout).iter().map(|name| naming("Service", namespace, name)));
     for (name, cluster) in crate::rollout::template_names(&rollout) {
         index.insert(if cluster {
@@ -96,13 +117,13 @@ impl Stores {
     /// Empty stores. With a client, kinds that are asked for later are watched through it.
     pub fn new(client: Option<kube::Client>, namespace: &str) -> Self {
         Self {
-            rollouts: Store::new(resources::ROLLOUT, rollout_index),
+            rollouts: Store::indexed_by_spec(resources::ROLLOUT, rollout_index),
             replica_sets: Store::new(resources::REPLICA_SET, replica_set_index),
             services: Store::new(resources::SERVICE, service_index),
-            analysis_runs: Store::new(resources::ANALYSIS_RUN, owner_index),
+            analysis_runs: Store::new(resources::ANALYSIS_RUN, owner_and_uid_index),
             analysis_templates: Store::new(resources::ANALYSIS_TEMPLATE, |_| Vec::new()),
             cluster_analysis_templates: Store::new(resources::CLUSTER_ANALYSIS_TEMPLATE, |_| Vec::new()),
-            experiments: Store::new(resources::EXPERIMENT, owner_index),
+            experiments: Store::new(resources::EXPERIMENT, owner_and_uid_index),
             jobs: Store::new(resources::JOB, owner_index),
             on_demand: OnDemand::new(client, namespace),
         }
@@ -138,29 +159,43 @@ impl Stores {
 /// Which reconcilers want to hear of a change of an object that is watched on demand.
 #[derive(Default)]
 pub struct Interest {
-    map: Mutex<BTreeMap<(Resource, Key), BTreeSet<Key>>>,
+    map: Mutex<Interests>,
+}
+
+/// Who is interested in what, both ways round.
+#[derive(Default)]
+struct Interests {
+    of: BTreeMap<(Resource, Key), BTreeSet<Key>>,
+    by: BTreeMap<Key, BTreeSet<(Resource, Key)>>,
 }
 
 impl Interest {
     /// `who` wants to hear of changes of the object.
     pub fn add(&self, resource: &Resource, object: &Key, who: &Key) {
         let mut map = self.map.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        map.entry((resource.clone(), object.clone())).or_default().insert(who.clone());
+        let what = (resource.clone(), object.clone());
+        if map.of.entry(what.clone()).or_default().insert(who.clone()) {
+            map.by.entry(who.clone()).or_default().insert(what);
+        }
     }
 
     /// Who wants to hear of it.
     pub fn of(&self, resource: &Resource, object: &Key) -> BTreeSet<Key> {
         let map = self.map.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        map.get(&(resource.clone(), object.clone())).cloned().unwrap_or_default()
+        map.of.get(&(resource.clone(), object.clone())).cloned().unwrap_or_default()
     }
 
     /// `who` is gone.
     pub fn forget(&self, who: &Key) {
         let mut map = self.map.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        map.retain(|_, interested| {
-            interested.remove(who);
-            !interested.is_empty()
-        });
+        for what in map.by.remove(who).unwrap_or_default() {
+            if let Some(interested) = map.of.get_mut(&what) {
+                interested.remove(who);
+                if interested.is_empty() {
+                    map.of.remove(&what);
+                }
+            }
+        }
     }
 }
 

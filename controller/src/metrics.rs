@@ -3,14 +3,13 @@
 //! Series name objects only where dashboards need them, and go with their object; nothing else has a label whose values
 //! grow with use.
 
+pub mod process;
+
 use crate::api::Resource;
-use crate::cache::Key;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
-use tidegate_crds::rollout::{Rollout, RolloutStatus};
 
 /// Upper bounds of the histograms, in seconds.
 const BUCKETS: [f64; 11] = [0.01, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -27,9 +26,9 @@ enum Kind {
     Histogram,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Histogram {
-    buckets: [u64; BUCKETS.len()],
+    buckets: Box<[u64]>,
     count: u64,
     sum: f64,
 }
@@ -43,6 +42,8 @@ enum Value {
 struct Family {
     help: &'static str,
     kind: Kind,
+    /// Upper bounds of a histogram's buckets.
+    bounds: &'static [f64],
     /// Labels in the exposition format to the value.
     series: BTreeMap<String, Value>,
 }
@@ -51,7 +52,11 @@ struct Family {
 #[derive(Default)]
 pub struct Metrics {
     families: Mutex<BTreeMap<&'static str, Family>>,
+    before: Mutex<Vec<Collector>>,
 }
+
+/// Brings series up to date that are not worth it at every change.
+type Collector = Box<dyn Fn(&Metrics) + Send + Sync>;
 
 /// Labels of a series.
 pub type Labels<'a> = &'a [(&'a str, &'a str)];
@@ -66,34 +71,62 @@ impl Metrics {
         name: &'static str,
         help: &'static str,
         kind: Kind,
+        bounds: &'static [f64],
         labels: Labels<'_>,
         change: impl FnOnce(&mut Value),
     ) {
         let mut families = self.lock();
-        let family = families.entry(name).or_insert_with(|| Family { help, kind, series: BTreeMap::new() });
-        let empty = if kind == Kind::Histogram { Value::Histogram(Box::default()) } else { Value::Number(0.0) };
-        change(family.series.entry(text_of(labels)).or_insert(empty));
+        let family = families.entry(name).or_insert_with(|| Family { help, kind, bounds, series: BTreeMap::new() });
+        let empty = || match kind {
+            Kind::Histogram => {
+                Value::Histogram(Box::new(Histogram { buckets: vec![0; bounds.len()].into(), count: 0, sum: 0.0 }))
+            }
+            _ => Value::Number(0.0),
+        };
+        change(family.series.entry(text_of(labels)).or_insert_with(empty));
+    }
+
+    /// Calls `collector` before every [`Metrics::render`].
+    pub fn before_render(&self, collector: impl Fn(&Self) + Send + Sync + 'static) {
+        self.before.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(Box::new(collector));
     }
 
     /// Adds to a counter.
     pub fn count(&self, name: &'static str, help: &'static str, labels: Labels<'_>, by: f64) {
-        self.update(name, help, Kind::Counter, labels, |value| {
+        self.update(name, help, Kind::Counter, &[], labels, |value| {
             if let Value::Number(number) = value {
                 *number += by;
             }
         });
     }
 
+    /// Sets a counter that is counted elsewhere.
+    pub fn total(&self, name: &'static str, help: &'static str, labels: Labels<'_>, to: f64) {
+        self.update(name, help, Kind::Counter, &[], labels, |value| *value = Value::Number(to));
+    }
+
     /// Sets a gauge.
     pub fn set(&self, name: &'static str, help: &'static str, labels: Labels<'_>, to: f64) {
-        self.update(name, help, Kind::Gauge, labels, |value| *value = Value::Number(to));
+        self.update(name, help, Kind::Gauge, &[], labels, |value| *value = Value::Number(to));
     }
 
     /// Adds an observation in seconds to a histogram.
     pub fn observe(&self, name: &'static str, help: &'static str, labels: Labels<'_>, seconds: f64) {
-        self.update(name, help, Kind::Histogram, labels, |value| {
+        self.observe_within(name, help, &BUCKETS, labels, seconds);
+    }
+
+    /// Adds an observation in seconds to a histogram with these upper bounds.
+    pub fn observe_within(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        bounds: &'static [f64],
+        labels: Labels<'_>,
+        seconds: f64,
+    ) {
+        self.update(name, help, Kind::Histogram, bounds, labels, |value| {
             let Value::Histogram(histogram) = value else { return };
-            for (bound, bucket) in BUCKETS.iter().zip(&mut histogram.buckets) {
+            for (bound, bucket) in bounds.iter().zip(&mut histogram.buckets) {
                 *bucket += u64::from(seconds <= *bound);
             }
             histogram.count += 1;
@@ -120,6 +153,9 @@ impl Metrics {
 
     /// All series in the Prometheus text format.
     pub fn render(&self) -> String {
+        for collector in self.before.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
+            collector(self);
+        }
         let mut text = String::new();
         for (name, family) in self.lock().iter() {
             let kind = match family.kind {
@@ -139,7 +175,7 @@ impl Metrics {
                     }
                     Value::Histogram(histogram) => {
                         let comma = if labels.is_empty() { "" } else { "," };
-                        for (bound, bucket) in BUCKETS.iter().zip(&histogram.buckets) {
+                        for (bound, bucket) in family.bounds.iter().zip(&histogram.buckets) {
                             let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {bucket}");
                         }
                         let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {}", histogram.count);
@@ -182,96 +218,6 @@ impl Metrics {
         };
         self.count(family, "Events told.", &labels, 1.0);
     }
-
-    /// A pass over a Rollout ended.
-    pub fn rollout_reconciled(&self, key: &Key, took: Duration, failed: bool) {
-        let labels = [("namespace", &*key.namespace), ("name", &*key.name)];
-        self.observe("rollout_reconcile", "Seconds that a pass over a Rollout took.", &labels, took.as_secs_f64());
-        self.count(
-            "rollout_reconcile_error",
-            "Passes over a Rollout that failed.",
-            &labels,
-            if failed { 1.0 } else { 0.0 },
-        );
-    }
-
-    /// What a Rollout's status tells now.
-    pub fn rollout_decided(&self, key: &Key, rollout: &Rollout, status: &RolloutStatus) {
-        let object = [("namespace", &*key.namespace), ("name", &*key.name)];
-        let (strategy, router) = match (&rollout.spec.strategy.canary, &rollout.spec.strategy.blue_green) {
-            (Some(canary), _) => ("canary", canary.traffic_routing.as_ref().map_or("", router_name)),
-            (_, Some(_)) => ("blueGreen", ""),
-            _ => ("", ""),
-        };
-        let phase = metric_phase(status);
-        self.forget("rollout_info", &object);
-        self.forget("rollout_phase", &object);
-        let mut labels = object.to_vec();
-        labels.extend([("strategy", strategy), ("traffic_router", router), ("phase", phase)]);
-        self.set("rollout_info", "Rollouts by strategy, router and phase.", &labels, 1.0);
-        let mut labels = object.to_vec();
-        labels.extend([("strategy", strategy), ("phase", phase)]);
-        self.set("rollout_phase", "Rollouts by phase; rollout_info takes its place.", &labels, 1.0);
-        let desired = rollout.spec.replicas.unwrap_or(1);
-        let available = status.available_replicas.unwrap_or(0);
-        for (name, help, value) in [
-            ("rollout_info_replicas_desired", "Pods that a Rollout is to have.", desired),
-            ("rollout_info_replicas_available", "Available pods of a Rollout.", available),
-            (
-                "rollout_info_replicas_unavailable",
-                "Pods of a Rollout that are not available.",
-                status.replicas.unwrap_or(0) - available,
-            ),
-            (
-                "rollout_info_replicas_updated",
-                "Pods of a Rollout's newest version.",
-                status.updated_replicas.unwrap_or(0),
-            ),
-        ] {
-            self.set(name, help, &object, f64::from(value));
-        }
-    }
-
-    /// A Rollout is gone, and its series with it.
-    pub fn forget_rollout(&self, key: &Key) {
-        self.forget("rollout_", &[("namespace", &key.namespace), ("name", &key.name)]);
-    }
-}
-
-fn router_name(routing: &tidegate_crds::rollout::TrafficRouting) -> &'static str {
-    match routing {
-        r if r.istio.is_some() => "Istio",
-        r if r.nginx.is_some() => "Nginx",
-        r if r.alb.is_some() => "ALB",
-        r if r.smi.is_some() => "SMI",
-        r if r.ambassador.is_some() => "Ambassador",
-        r if r.app_mesh.is_some() => "AppMesh",
-        r if r.traefik.is_some() => "Traefik",
-        r if r.apisix.is_some() => "Apisix",
-        r if r.plugins.contains_key(tidegate_traffic::GATEWAY_API_PLUGIN) => "GatewayAPI",
-        _ => "",
-    }
-}
-
-/// The phase in the words of the metrics.
-fn metric_phase(status: &RolloutStatus) -> &'static str {
-    let reason = |wanted: &str| status.conditions.iter().any(|c| c.reason == wanted);
-    if status.conditions.iter().any(|c| c.type_ == "InvalidSpec") {
-        "InvalidSpec"
-    } else if reason("RolloutAborted") {
-        "Abort"
-    } else if reason("ProgressDeadlineExceeded") {
-        "Timeout"
-    } else if reason("ReplicaSetCreateError") {
-        "Error"
-    } else {
-        match status.phase.as_deref() {
-            Some("Healthy") => "Completed",
-            Some("Paused") => "Paused",
-            Some("Degraded") => "Error",
-            _ => "Progressing",
-        }
-    }
 }
 
 fn pair(key: &str, value: &str) -> String {
@@ -295,7 +241,7 @@ mod tests {
         metrics.set("rollout_info", "R.", &[("namespace", "n"), ("name", "one"), ("phase", "Paused")], 1.0);
         metrics.set("rollout_info", "R.", &[("namespace", "n"), ("name", "two"), ("phase", "Paused")], 1.0);
         metrics.observe("h", "H.", &[], 0.2);
-        metrics.forget_rollout(&Key::new("n", "one"));
+        metrics.forget("rollout_", &[("namespace", "n"), ("name", "one")]);
         let text = metrics.render();
         assert!(text.contains("a_total{x=\"1,\\\"2\\\"\"} 2\n"), "{text}");
         assert!(

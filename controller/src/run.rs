@@ -37,7 +37,10 @@ pub async fn run(
     let namespace = options.pod_namespace.clone().unwrap_or_else(|| options.namespace.clone());
     let client = kube::Client::try_from(config).context("cannot make a client from the configuration")?;
     let metrics = Arc::new(Metrics::default());
-    metrics.set("argo_rollouts_controller_info", "The controller.", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    metrics.set("argo_rollouts_controller_info", "The controller.", &version, 1.0);
+    metrics.set("build_info", "The program.", &version, 1.0);
+    crate::metrics::process::tell(&metrics);
     let api: Arc<dyn Api> = {
         let metrics = Arc::clone(&metrics);
         Arc::new(KubeApi::new(client.clone(), move |resource, verb, code| metrics.api_call(resource, verb, code)))

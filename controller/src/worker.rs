@@ -1,6 +1,7 @@
 //! The loop around every reconciler, written once: a queue of keys, retries with back-off, and a limit of concurrency.
 
-use crate::cache::Key;
+use crate::cache::{Key, Store};
+use crate::metrics::Metrics;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::future::Future;
@@ -28,7 +29,22 @@ struct State {
     due: HashMap<Key, Instant>,
     /// Errors in a row.
     failures: HashMap<Key, u32>,
+    /// How often a key was put into the queue.
+    adds: u64,
+    /// How often one was put there because its pass failed.
+    retries: u64,
     closed: bool,
+}
+
+impl State {
+    fn push(&mut self, key: Key) -> bool {
+        let is_new = self.queued.insert(key.clone());
+        if is_new {
+            self.adds += 1;
+            self.ready.push_back(key);
+        }
+        is_new
+    }
 }
 
 /// Keys to work on. Each is worked on by one task at a time; asking twice is asking once.
@@ -53,8 +69,7 @@ impl Queue {
         let mut state = self.lock();
         if state.active.contains(&key) {
             state.again.insert(key);
-        } else if state.queued.insert(key.clone()) {
-            state.ready.push_back(key);
+        } else if state.push(key) {
             drop(state);
             self.wake.notify_one();
         }
@@ -82,7 +97,9 @@ impl Queue {
             let mut state = self.lock();
             let count = state.failures.entry(key.clone()).or_insert(0);
             *count = count.saturating_add(1);
-            *count
+            let count = *count;
+            state.retries += 1;
+            count
         };
         let delay = backoff(failures);
         self.add_after(key, delay);
@@ -96,8 +113,8 @@ impl Queue {
     fn done(&self, key: &Key) {
         let mut state = self.lock();
         state.active.remove(key);
-        if state.again.remove(key) && state.queued.insert(key.clone()) {
-            state.ready.push_back(key.clone());
+        if state.again.remove(key) {
+            state.push(key.clone());
         }
         drop(state);
         self.wake.notify_one();
@@ -120,6 +137,17 @@ impl Queue {
         self.lock().active.len()
     }
 
+    fn report(&self, name: &str, metrics: &Metrics) {
+        let (depth, adds, retries) = {
+            let state = self.lock();
+            (state.ready.len(), state.adds, state.retries)
+        };
+        let labels = [("name", name)];
+        metrics.set("workqueue_depth", "Objects that wait for a pass.", &labels, depth as f64);
+        metrics.total("workqueue_adds_total", "How often an object was put into the queue.", &labels, adds as f64);
+        metrics.total("workqueue_retries_total", "Passes to be tried again.", &labels, retries as f64);
+    }
+
     /// The next key; `None` when the queue is closed.
     async fn next(&self) -> Option<Key> {
         loop {
@@ -137,8 +165,8 @@ impl Queue {
                     state.due.remove(&key);
                     if state.active.contains(&key) {
                         state.again.insert(key);
-                    } else if state.queued.insert(key.clone()) {
-                        state.ready.push_back(key);
+                    } else {
+                        state.push(key);
                     }
                 }
                 if let Some(key) = state.ready.pop_front() {
@@ -180,6 +208,11 @@ impl Next {
     pub fn after(delay: Duration) -> Self {
         Self { after: Some(delay) }
     }
+
+    /// Look again within `limit` in any case: everything is looked at now and then, and what is right is not written.
+    pub fn within(self, limit: Duration) -> Self {
+        Self::after(self.after.map_or(limit, |after| after.min(limit)))
+    }
 }
 
 /// Why a reconciliation did not get through.
@@ -200,13 +233,53 @@ impl From<crate::api::ApiError> for Failure {
     }
 }
 
+/// The families in which passes over one kind are counted by object.
+#[derive(Clone, Copy, Debug)]
+pub struct Passes {
+    /// Seconds that they took.
+    pub time: &'static str,
+    /// How many failed.
+    pub errors: &'static str,
+}
+
+impl Passes {
+    /// Counts `pass` over the object `key` of `store`.
+    ///
+    /// # Errors
+    /// Those of the pass.
+    pub async fn count(
+        self,
+        metrics: &Metrics,
+        store: &Store,
+        key: &Key,
+        pass: impl Future<Output = Result<Next, Failure>>,
+    ) -> Result<Next, Failure> {
+        let begun = Instant::now();
+        let result = pass.await;
+        // A pass that finds no object leaves no series behind.
+        if store.contains(key) {
+            let labels = [("namespace", &*key.namespace), ("name", &*key.name)];
+            let failed = if result.is_err() { 1.0 } else { 0.0 };
+            metrics.observe(self.time, "Seconds that a pass took.", &labels, begun.elapsed().as_secs_f64());
+            metrics.count(self.errors, "Passes that failed.", &labels, failed);
+        }
+        result
+    }
+}
+
 /// Works on `queue` until it is closed, at most `concurrency` keys at a time. What is under way then is finished.
-pub async fn run<F, Fut>(name: &'static str, queue: Arc<Queue>, concurrency: usize, reconcile: F)
+pub async fn run<F, Fut>(name: &'static str, queue: Arc<Queue>, concurrency: usize, metrics: Arc<Metrics>, reconcile: F)
 where
     F: Fn(Key) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Next, Failure>> + Send + 'static,
 {
     let reconcile = Arc::new(reconcile);
+    let reported = Arc::downgrade(&queue);
+    metrics.before_render(move |metrics| {
+        if let Some(queue) = reported.upgrade() {
+            queue.report(name, metrics);
+        }
+    });
     let mut workers = tokio::task::JoinSet::new();
     for _ in 0..concurrency.max(1) {
         let (queue, reconcile) = (Arc::clone(&queue), Arc::clone(&reconcile));
@@ -260,7 +333,7 @@ mod tests {
         let queue = Queue::new();
         let (running, most, total) =
             (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let worker = tokio::spawn(run("test", Arc::clone(&queue), 4, {
+        let worker = tokio::spawn(run("test", Arc::clone(&queue), 4, Arc::default(), {
             let (running, most, total) = (Arc::clone(&running), Arc::clone(&most), Arc::clone(&total));
             move |_| {
                 let (running, most, total) = (Arc::clone(&running), Arc::clone(&most), Arc::clone(&total));
@@ -290,7 +363,7 @@ mod tests {
     async fn errors_are_retried_ever_more_slowly() {
         let queue = Queue::new();
         let total = Arc::new(AtomicUsize::new(0));
-        let worker = tokio::spawn(run("test", Arc::clone(&queue), 1, {
+        let worker = tokio::spawn(run("test", Arc::clone(&queue), 1, Arc::default(), {
             let total = Arc::clone(&total);
             move |_| {
                 total.fetch_add(1, Ordering::SeqCst);

@@ -5,23 +5,25 @@ use super::measurements::{Measurements, is_orphan};
 use super::observe::observe;
 use crate::api::Propagation;
 use crate::cache::{Change, Key};
-use crate::context::{Context, owned_by};
+use crate::context::{Context, owners};
 use crate::events::{About, Event};
 use crate::metrics::Metrics;
-use crate::worker::{Failure, Next, Queue};
+use crate::worker::{Failure, Next, Passes, Queue};
 use k8s_openapi::jiff::Timestamp;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tidegate_analysis::engine::{self, Task};
 use tidegate_analysis::provider::Clients;
 use tidegate_analysis::provider::job::Elsewhere;
-use tidegate_crds::analysis::{AnalysisRun, AnalysisRunStatus};
+use tidegate_crds::analysis::{AnalysisRun, AnalysisRunStatus, AnalysisTemplateSpec};
 use tidegate_crds::keys;
 
 /// Names the namespace in which Jobs run when it is not that of their run.
 const JOB_NAMESPACE: &str = "ARGO_ROLLOUTS_ANALYSIS_JOB_NAMESPACE";
 /// Names where Prometheus is for metrics that do not say.
 const PROMETHEUS_ADDRESS: &str = "ARGO_ROLLOUTS_PROMETHEUS_ADDRESS";
+
+const PASSES: Passes = Passes { time: "analysis_run_reconcile", errors: "analysis_run_reconcile_error" };
 
 /// The AnalysisRun controller.
 pub struct Controller {
@@ -68,11 +70,35 @@ impl Controller {
             }
             this.queue.add(change.key.clone());
         });
+        let stores = &self.context.stores;
+        for templates in [&stores.analysis_templates, &stores.cluster_analysis_templates] {
+            let this = Arc::downgrade(self);
+            templates.on_change(move |change| {
+                if let Some(this) = this.upgrade() {
+                    this.count_template(change);
+                }
+            });
+        }
         let this = Arc::downgrade(self);
         self.context.stores.jobs.on_change(move |change| {
             let Some(this) = this.upgrade() else { return };
             this.wake_run_of(change);
         });
+    }
+
+    /// Keeps the series of a template.
+    fn count_template(&self, change: Change<'_>) {
+        let object = [("namespace", &*change.key.namespace), ("name", &*change.key.name)];
+        self.metrics.forget("analysis_template_", &object);
+        let Some(template) = change.object else { return };
+        self.metrics.set("analysis_template_info", "Templates.", &object, 1.0);
+        let spec: AnalysisTemplateSpec = tidegate_crds::decode::lenient(template["spec"].clone()).0;
+        for metric in &spec.metrics {
+            let kind = metric.provider.set().first().copied().unwrap_or_default();
+            let mut labels = object.to_vec();
+            labels.extend([("type", kind), ("metric", metric.name.as_str())]);
+            self.metrics.set("analysis_template_metric_info", "Metrics of templates by provider.", &labels, 1.0);
+        }
     }
 
     /// Wakes the run to which a Job belongs.
@@ -87,23 +113,17 @@ impl Controller {
             return;
         }
         // A Job that is gone is known by its owner.
-        for key in runs.keys_in(&change.key.namespace) {
-            if runs.uid(&key).is_some_and(|uid| change.index.contains(&owned_by(&uid))) {
-                self.queue.add(key);
-            }
-        }
+        owners(runs, &change).into_iter().for_each(|key| self.queue.add(key));
     }
 
     /// Works until the queue is closed.
     pub async fn run(self: Arc<Self>) {
         let (queue, workers) = (Arc::clone(&self.queue), self.context.options.analysis_workers);
         let resync = self.context.options.resync;
-        crate::worker::run("analysis", queue, workers, move |key| {
+        let metrics = Arc::clone(&self.metrics);
+        crate::worker::run("analysis", queue, workers, metrics, move |key| {
             let this = Arc::clone(&self);
-            async move {
-                let next = this.reconcile(&key).await?;
-                Ok(Next::after(next.after.map_or(resync, |after| after.min(resync))))
-            }
+            async move { Ok(this.reconcile(&key).await?.within(resync)) }
         })
         .await;
     }
@@ -118,18 +138,7 @@ impl Controller {
     /// # Errors
     /// When something could not be read or written.
     pub async fn reconcile(self: &Arc<Self>, key: &Key) -> Result<Next, Failure> {
-        let begun = Instant::now();
-        let result = self.pass(key).await;
-        let labels = [("namespace", &*key.namespace), ("name", &*key.name)];
-        // A pass that finds no run leaves no series behind.
-        if self.context.stores.analysis_runs.contains(key) {
-            let help = "Seconds that a pass over an AnalysisRun took.";
-            self.metrics.observe("analysis_run_reconcile", help, &labels, begun.elapsed().as_secs_f64());
-            let failed = if result.is_err() { 1.0 } else { 0.0 };
-            let help = "Passes over an AnalysisRun that failed.";
-            self.metrics.count("analysis_run_reconcile_error", help, &labels, failed);
-        }
-        result
+        PASSES.count(&self.metrics, &self.context.stores.analysis_runs, key, self.pass(key)).await
     }
 
     async fn pass(self: &Arc<Self>, key: &Key) -> Result<Next, Failure> {

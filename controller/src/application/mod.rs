@@ -63,6 +63,8 @@ struct Memory {
     is_unread: bool,
     /// A hash of what decides about syncs, as it was compared.
     policy: Option<u64>,
+    /// When the Application itself changed the last time.
+    changed_at: Option<Instant>,
     /// When it was compared without caches.
     hard_at: Option<Timestamp>,
     /// What the last operation applied.
@@ -176,7 +178,8 @@ impl Controller {
         self.subscribe();
         self.serve_webhooks().await;
         let this = Arc::clone(&self);
-        crate::worker::run("application", Arc::clone(&self.queue), self.settings.workers, move |key| {
+        let metrics = Arc::clone(&self.metrics);
+        crate::worker::run("application", Arc::clone(&self.queue), self.settings.workers, metrics, move |key| {
             let this = Arc::clone(&this);
             async move { this.reconcile(&key).await }
         })
@@ -209,7 +212,12 @@ impl Controller {
 
     fn subscribe(self: &Arc<Self>) {
         let this = Arc::clone(self);
-        self.applications.on_change(move |change| this.queue.add(change.key.clone()));
+        self.applications.on_change(move |change| {
+            if change.object.is_some() {
+                this.remember(change.key, |memory| memory.changed_at = Some(Instant::now()));
+            }
+            this.queue.add(change.key.clone());
+        });
         let this = Arc::clone(self);
         self.projects.on_change(move |change| {
             this.refresh_where(|app| {

@@ -5,18 +5,20 @@ use super::decide::decide;
 use super::observe::observe;
 use super::snapshot::Findings;
 use crate::cache::{Change, Key};
-use crate::context::{Context, Writer, controller_of, owned_by};
+use crate::context::{Context, Writer, controller_of, owners};
 use crate::events::About;
 use crate::metrics::Metrics;
-use crate::worker::{Failure, Next, Queue};
+use crate::worker::{Failure, Next, Passes, Queue};
 use k8s_openapi::jiff::Timestamp;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tidegate_crds::analysis::AnalysisPhase;
 use tidegate_crds::experiment::Experiment;
 
 /// How often one pass decides anew because a write found something out.
 const ATTEMPTS: usize = 8;
+
+const PASSES: Passes = Passes { time: "experiment_reconcile", errors: "experiment_reconcile_error" };
 
 /// The Experiment controller.
 pub struct Controller {
@@ -83,13 +85,7 @@ impl Controller {
             }
             Some(_) => {}
             // What is gone is known by its owner.
-            None => {
-                for key in experiments.keys_in(&change.key.namespace) {
-                    if experiments.uid(&key).is_some_and(|uid| change.index.contains(&owned_by(&uid))) {
-                        self.queue.add(key);
-                    }
-                }
-            }
+            None => owners(experiments, &change).into_iter().for_each(|key| self.queue.add(key)),
         }
     }
 
@@ -110,12 +106,10 @@ impl Controller {
     pub async fn run(self: Arc<Self>) {
         let (queue, workers) = (Arc::clone(&self.queue), self.context.options.experiment_workers);
         let resync = self.context.options.resync;
-        crate::worker::run("experiment", queue, workers, move |key| {
+        let metrics = Arc::clone(&self.metrics);
+        crate::worker::run("experiment", queue, workers, metrics, move |key| {
             let this = Arc::clone(&self);
-            async move {
-                let next = this.reconcile(&key).await?;
-                Ok(Next::after(next.after.map_or(resync, |after| after.min(resync))))
-            }
+            async move { Ok(this.reconcile(&key).await?.within(resync)) }
         })
         .await;
     }
@@ -130,18 +124,7 @@ impl Controller {
     /// # Errors
     /// When something could not be read or written.
     pub async fn reconcile(&self, key: &Key) -> Result<Next, Failure> {
-        let begun = Instant::now();
-        let result = self.pass(key).await;
-        let labels = [("namespace", &*key.namespace), ("name", &*key.name)];
-        // A pass that finds no Experiment leaves no series behind.
-        if self.context.stores.experiments.contains(key) {
-            let help = "Seconds that a pass over an Experiment took.";
-            self.metrics.observe("experiment_reconcile", help, &labels, begun.elapsed().as_secs_f64());
-            let failed = if result.is_err() { 1.0 } else { 0.0 };
-            let help = "Passes over an Experiment that failed.";
-            self.metrics.count("experiment_reconcile_error", help, &labels, failed);
-        }
-        result
+        PASSES.count(&self.metrics, &self.context.stores.experiments, key, self.pass(key)).await
     }
 
     async fn pass(&self, key: &Key) -> Result<Next, Failure> {

@@ -5,6 +5,7 @@ use super::snapshot::{ReplicaSet, Snapshot};
 use super::template;
 use crate::api::{ApiError, Resource, resources};
 use crate::context::Writer;
+use crate::events::Event;
 use crate::worker::Failure;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -13,11 +14,16 @@ use tidegate_crds::{keys, patch};
 use tidegate_traffic::{ObjectRef, Write};
 
 /// Makes the writes of `decision` in order, the status last. Stops at the first that fails; what was written stays, and
-/// the next pass goes on from there.
+/// the next pass goes on from there. What is to be told of a failure goes to `told`.
 ///
 /// # Errors
 /// When a write fails.
-pub async fn act(writer: &Writer<'_>, snapshot: &Snapshot, decision: &Decision) -> Result<(), Failure> {
+pub async fn act(
+    writer: &Writer<'_>,
+    snapshot: &Snapshot,
+    decision: &Decision,
+    told: &mut Vec<Event>,
+) -> Result<(), Failure> {
     let rollout = &snapshot.rollout;
     let (namespace, name) = (rollout.namespace(), rollout.name());
     let mut version = rollout.metadata.resource_version.clone();
@@ -38,7 +44,7 @@ pub async fn act(writer: &Writer<'_>, snapshot: &Snapshot, decision: &Decision) 
                 writer.merge(&resources::REPLICA_SET, namespace, name, "", &body).await?;
             }
             Action::CreateReplicaSet { name, object } => {
-                create_replica_set(writer, snapshot, decision, name, object).await?;
+                create_replica_set(writer, snapshot, decision, name, object, told).await?;
             }
             Action::PatchReplicaSet { name, change } => {
                 let seen = snapshot.replica_sets.iter().find(|rs| rs.name == *name);
@@ -179,6 +185,7 @@ async fn create_replica_set(
     decision: &Decision,
     name: &str,
     object: &Value,
+    told: &mut Vec<Event>,
 ) -> Result<(), Failure> {
     let rollout = &snapshot.rollout;
     let namespace = rollout.namespace();
@@ -187,7 +194,9 @@ async fn create_replica_set(
         Err(ApiError::AlreadyExists(_)) => {}
         Err(error) => {
             let text = format!("ReplicaSet {namespace}/{name} cannot be created: {error}");
-            report_create_failure(writer, snapshot, decision.at, &text).await?;
+            if report_create_failure(writer, snapshot, decision.at, &text).await? {
+                told.push(Event::warning(CREATE_FAILED, text.clone()));
+            }
             return Err(Failure::Error(text));
         }
     }
@@ -211,18 +220,21 @@ async fn create_replica_set(
     }
 }
 
-/// A ReplicaSet that the API server refuses shows in the Rollout's conditions.
+/// Reason of condition and event when a ReplicaSet cannot be created.
+const CREATE_FAILED: &str = "ReplicaSetCreateError";
+
+/// A ReplicaSet that the API server refuses shows in the Rollout's conditions. Says whether it did not show there yet.
 async fn report_create_failure(
     writer: &Writer<'_>,
     snapshot: &Snapshot,
     now: Timestamp,
     text: &str,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let rollout = &snapshot.rollout;
     let mut conditions = rollout.status.conditions.clone();
-    let known = conditions.iter().any(|c| c.reason == "ReplicaSetCreateError" && c.message == text);
+    let known = conditions.iter().any(|c| c.reason == CREATE_FAILED && c.message == text);
     if known {
-        return Ok(());
+        return Ok(false);
     }
     let now = tidegate_crds::Time(crate::api::whole_seconds(now));
     conditions.retain(|c| c.type_ != "Progressing");
@@ -231,13 +243,14 @@ async fn report_create_failure(
         status: "False".to_owned(),
         last_update_time: Some(now.clone()),
         last_transition_time: Some(now),
-        reason: "ReplicaSetCreateError".to_owned(),
+        reason: CREATE_FAILED.to_owned(),
         message: text.to_owned(),
     });
     let body = json!({"status": {
-        "conditions": conditions, "phase": "Degraded", "message": format!("ReplicaSetCreateError: {text}"),
+        "conditions": conditions, "phase": "Degraded", "message": format!("{CREATE_FAILED}: {text}"),
     }});
-    tolerate_gone(writer.merge(&resources::ROLLOUT, rollout.namespace(), rollout.name(), "status", &body).await)
+    tolerate_gone(writer.merge(&resources::ROLLOUT, rollout.namespace(), rollout.name(), "status", &body).await)?;
+    Ok(true)
 }
 
 /// Creates an object that may have been created by a pass that could not note it.

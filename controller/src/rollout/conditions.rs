@@ -12,6 +12,7 @@ const PAUSED: &str = "Paused";
 const COMPLETED: &str = "Completed";
 const HEALTHY: &str = "Healthy";
 const INVALID_SPEC: &str = "InvalidSpec";
+const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 const ABORTED: &str = "RolloutAborted";
 const DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
@@ -172,9 +173,25 @@ pub(crate) fn close(pass: &mut Pass<'_>) {
     } else if condition(&pass.status, HEALTHY).is_some() {
         set(pass, HEALTHY, "False", "RolloutHealthy", "Rollout is not healthy", false);
     }
+    failure(pass);
     clock(pass);
     observed(pass);
     phase(pass);
+}
+
+/// Pods that cannot be created (a quota, an admission webhook): what the ReplicaSet's controller says of the newest
+/// version, or of any other.
+fn failure(pass: &mut Pass<'_>) {
+    let new = pass.new_rs().and_then(|rs| rs.failure.clone());
+    let Some((reason, message)) = new.or_else(|| pass.owned().find_map(|rs| rs.failure.clone())) else {
+        remove(pass, REPLICA_FAILURE);
+        return;
+    };
+    let told = condition(&pass.status, REPLICA_FAILURE).is_some_and(|c| c.message == message);
+    if !told {
+        pass.because(format!("pods cannot be created: {message}"));
+    }
+    set(pass, REPLICA_FAILURE, "True", &reason, &message, !told);
 }
 
 /// Counts and selector.

@@ -1,10 +1,11 @@
 //! Wires the Rollout controller: what wakes it, and one reconciliation.
 
 use super::decision::Decision;
+use super::metrics::PASSES;
 use super::observe::{observe, owner_keys};
 use super::{act, decide};
 use crate::cache::Key;
-use crate::context::{Context, Interest, Writer, managed, naming};
+use crate::context::{Context, Interest, Writer, managed, naming, owners};
 use crate::events::{About, Event};
 use crate::metrics::Metrics;
 use crate::worker::{Failure, Next, Queue};
@@ -63,7 +64,7 @@ impl Controller {
         stores.rollouts.on_change(move |change| {
             match change.object {
                 Some(object) => this.greet(change.key, object, change.initial),
-                None => this.gone(change.key),
+                None => this.gone(change.key, change.uid),
             }
             // Services that it named before or names now.
             for index in change.index {
@@ -75,18 +76,10 @@ impl Controller {
         });
         let own = |queue: &Arc<Queue>| {
             let queue = Arc::clone(queue);
-            let owner_of = Arc::clone(&self.context.stores.rollouts);
+            let rollouts = Arc::clone(&self.context.stores.rollouts);
             move |change: crate::cache::Change<'_>| match change.object {
                 Some(object) => owner_keys(object).into_iter().for_each(|key| queue.add(key)),
-                // Its owner's uid stands in the index; the owner is found by it.
-                None => {
-                    for key in owner_of.keys_in(&change.key.namespace) {
-                        let uid = owner_of.uid(&key);
-                        if uid.is_some_and(|uid| change.index.contains(&crate::context::owned_by(&uid))) {
-                            queue.add(key);
-                        }
-                    }
-                }
+                None => owners(&rollouts, &change).into_iter().for_each(|key| queue.add(key)),
             }
         };
         stores.replica_sets.on_change(own(&self.queue));
@@ -132,10 +125,16 @@ impl Controller {
         }
     }
 
-    fn gone(&self, key: &Key) {
+    fn gone(&self, key: &Key, uid: &str) {
+        // Who never heard of it when it was there need not hear that it is gone.
+        if self.greeted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(uid) {
+            let message = format!("Rollout {key} is deleted.");
+            let event = Event::normal("RolloutDeleted", message);
+            self.context.recorder.tell(&about(&key.namespace, &key.name, uid), [event]);
+        }
         self.interest.forget(key);
         self.waiting().remove(key);
-        self.metrics.forget_rollout(key);
+        super::metrics::forget(&self.metrics, key);
         for service in self.context.stores.services.keys_by_index(&managed(&key.namespace, &key.name)) {
             self.services.add(service);
         }
@@ -145,16 +144,14 @@ impl Controller {
     pub async fn run(self: Arc<Self>) {
         let options = Arc::clone(&self.context.options);
         let (this, resync) = (Arc::clone(&self), options.resync);
-        let rollouts = crate::worker::run("rollout", Arc::clone(&self.queue), options.rollout_workers, move |key| {
+        let (queue, workers) = (Arc::clone(&self.queue), options.rollout_workers);
+        let rollouts = crate::worker::run("rollout", queue, workers, Arc::clone(&self.metrics), move |key| {
             let this = Arc::clone(&this);
-            async move {
-                let next = this.reconcile(&key).await?;
-                // Everything is looked at again now and then; a status that is right is not written.
-                Ok(Next::after(next.after.map_or(resync, |after| after.min(resync))))
-            }
+            async move { Ok(this.reconcile(&key).await?.within(resync)) }
         });
         let this = Arc::clone(&self);
-        let services = crate::worker::run("service", Arc::clone(&self.services), options.service_workers, move |key| {
+        let (queue, workers) = (Arc::clone(&self.services), options.service_workers);
+        let services = crate::worker::run("service", queue, workers, Arc::clone(&self.metrics), move |key| {
             let this = Arc::clone(&this);
             async move { super::services::release(&this.context, &key).await }
         });
@@ -190,10 +187,7 @@ impl Controller {
     /// # Errors
     /// When something could not be read or written.
     pub async fn reconcile(&self, key: &Key) -> Result<Next, Failure> {
-        let begun = Instant::now();
-        let result = self.pass(key).await;
-        self.metrics.rollout_reconciled(key, begun.elapsed(), result.is_err());
-        result
+        PASSES.count(&self.metrics, &self.context.stores.rollouts, key, self.pass(key)).await
     }
 
     async fn pass(&self, key: &Key) -> Result<Next, Failure> {
@@ -208,15 +202,19 @@ impl Controller {
         for why in &decision.why {
             tracing::info!(namespace = %key.namespace, rollout = %key.name, "{why}");
         }
-        self.metrics.rollout_decided(key, &snapshot.rollout, &decision.status);
+        super::metrics::decided(&self.metrics, key, &snapshot.rollout, &decision.status);
         let wait = decision.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         if let Some(left) = self.counts_wait(key, &decision, &snapshot.rollout.status) {
             return Ok(Next::after(wait.map_or(left, |wait| wait.min(left))));
         }
         let writer = Writer { api: self.context.api.as_ref(), stores: &self.context.stores };
-        act::act(&writer, &snapshot, &decision).await?;
-        let uid = snapshot.rollout.metadata.uid.clone().unwrap_or_default();
-        self.context.recorder.tell(&about(&key.namespace, &key.name, &uid), decision.events);
+        let about = about(&key.namespace, &key.name, snapshot.rollout.metadata.uid.as_deref().unwrap_or_default());
+        let mut told = Vec::new();
+        let written = act::act(&writer, &snapshot, &decision, &mut told).await;
+        self.context.recorder.tell(&about, told);
+        written?;
+        super::metrics::finished(&self.metrics, &snapshot.rollout.status, &decision.status);
+        self.context.recorder.tell(&about, decision.events);
         // A wake at once comes through the status write already; the floor keeps a mistake from spinning.
         Ok(wait.map_or(Next::WAIT, |wait| Next::after(wait.max(Duration::from_millis(20)))))
     }

@@ -10,6 +10,7 @@ mod decide;
 mod decision;
 mod experiments;
 mod metadata;
+mod metrics;
 pub mod observe;
 mod pass;
 pub mod replicas;

@@ -93,6 +93,8 @@ pub struct ReplicaSet {
     pub current: i32,
     /// `status.readyReplicas`.
     pub ready: i32,
+    /// Why pods cannot be created, as the ReplicaSet controller says: reason and message.
+    pub failure: Option<(String, String)>,
     /// `status.availableReplicas`, 0 as long as the ReplicaSet controller has not seen the newest spec with fewer pods.
     pub available: i32,
 }
@@ -104,7 +106,13 @@ impl ReplicaSet {
         let int = |pointer: &str| value.pointer(pointer).and_then(Value::as_i64).unwrap_or(0) as i32;
         let owners = metadata.get("ownerReferences").and_then(Value::as_array);
         let controller = owners.into_iter().flatten().find(|o| o.get("controller") == Some(&Value::Bool(true)));
+        let conditions = value.pointer("/status/conditions").and_then(Value::as_array);
+        let failure = conditions.into_iter().flatten().find(|c| {
+            c.get("type").and_then(Value::as_str) == Some("ReplicaFailure")
+                && c.get("status").and_then(Value::as_str) == Some("True")
+        });
         Some(Self {
+            failure: failure.map(|c| (text(c, "reason"), text(c, "message"))),
             name: text(metadata, "name"),
             uid: text(metadata, "uid"),
             resource_version: text(metadata, "resourceVersion"),
