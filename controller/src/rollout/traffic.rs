@@ -102,7 +102,12 @@ fn weight(pass: &Pass<'_>, canary: &Canary, at: Position, counts_reached: bool) 
         // What the step asks for is not taken back because a pod went away.
         replicas::weight_at(canary, at.index)
     } else {
-        replicas::weight_before(canary, at.index).min(replicas::weight_at(canary, at.index).max(recorded))
+        let before = replicas::weight_before(canary, at.index).min(replicas::weight_at(canary, at.index).max(recorded));
+        // A step that a user skipped may have left its pods behind.
+        let sized_by_step = replicas::scale_at(canary, at.index).is_some();
+        let carried = i64::from(available) * i64::from(max) / i64::from(pass.replicas().max(1));
+        let most = if sized_by_step { max } else { i32::try_from(carried).unwrap_or(max).max(recorded) };
+        before.min(most)
     };
     let stable_available = pass.stable_rs().map_or(0, |rs| rs.available.min(pass.size(rs)));
     let total = pass.replicas();
