@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tidegate_crds::application::Source;
 
 use charts::Charts;
@@ -97,13 +97,36 @@ impl SourceError {
 pub struct Engine {
     remotes: Remotes,
     tools: Tools,
-    settings: RwLock<Arc<RenderSettings>>,
+    settings: RwLock<Arc<Rendering>>,
     repositories: RwLock<Arc<Repositories>>,
     traces: Mutex<Traces>,
+    cluster: Mutex<Option<ClusterMark>>,
     charts: Charts,
     remote_ttl: Duration,
     renders: AtomicU64,
     hits: AtomicU64,
+}
+
+/// How manifests are rendered, and a text that differs when that does.
+#[derive(Debug)]
+struct Rendering {
+    settings: RenderSettings,
+    mark: String,
+}
+
+impl Rendering {
+    fn new(settings: RenderSettings) -> Arc<Rendering> {
+        let mark = format!("{settings:?}");
+        Arc::new(Rendering { settings, mark })
+    }
+}
+
+/// The cluster that was asked for last: most of the time all Applications go to the same.
+#[derive(Debug)]
+struct ClusterMark {
+    kube_version: String,
+    api_versions: Arc<[String]>,
+    mark: Arc<str>,
 }
 
 /// A source whose commit is known.
@@ -124,9 +147,10 @@ impl Engine {
         Ok(Engine {
             remotes: Remotes::new(cache_dir, settings.repo)?,
             tools: Tools::new(&settings.render),
-            settings: RwLock::new(Arc::new(settings.render)),
+            settings: RwLock::new(Rendering::new(settings.render)),
             repositories: RwLock::default(),
             traces: Mutex::new(Traces::new(settings.cache_bytes)),
+            cluster: Mutex::default(),
             charts: Charts::default(),
             remote_ttl: settings.remote_ttl,
             renders: AtomicU64::new(0),
@@ -146,11 +170,25 @@ impl Engine {
 
     /// Takes what `argocd-cm` says about rendering from now on. Where the worker is and how many there are stays.
     pub fn set_render_settings(&self, settings: RenderSettings) {
-        *self.settings.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(settings);
+        *self.settings.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Rendering::new(settings);
     }
 
-    fn render_settings(&self) -> Arc<RenderSettings> {
+    fn rendering(&self) -> Arc<Rendering> {
         self.settings.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn cluster_mark(&self, request: &ManifestRequest) -> Arc<str> {
+        let mut known = lock(&self.cluster);
+        if let Some(known) = &*known
+            && Arc::ptr_eq(&known.api_versions, &request.api_versions)
+            && known.kube_version == request.kube_version
+        {
+            return known.mark.clone();
+        }
+        let mark = render::cluster_mark(&request.kube_version, &request.api_versions);
+        let (kube_version, api_versions) = (request.kube_version.clone(), request.api_versions.clone());
+        *known = Some(ClusterMark { kube_version, api_versions, mark: mark.clone() });
+        mark
     }
 
     /// Forgets what a remote lists, and its failures: a webhook says that it has news.
@@ -307,17 +345,17 @@ impl Engine {
         opened: &Opened,
         lent: BTreeMap<String, Snapshot>,
     ) -> Result<SourceManifests, RenderError> {
-        let settings = self.render_settings();
+        let rendering = self.rendering();
         let repositories = self.repositories();
-        let mut parameters = self.parameters(request, source, &settings, &lent);
-        let (kube_version, api_versions) = (&request.kube_version, &request.api_versions);
+        let mut parameters = self.parameters(request, source, &rendering.mark, &lent);
+        let cluster = self.cluster_mark(request);
         let files = match &opened.snapshot {
-            Some(own) => Files::new(own.clone(), lent, kube_version, api_versions),
+            Some(own) => Files::new(own.clone(), lent, cluster),
             None => {
                 // A version of a chart stays what it is.
                 parameters = sha256(format!("{parameters}\n{}", opened.commit).as_bytes());
                 let repo = url::display(&source.repo_url);
-                Files::of_chart(repo, opened.commit.clone(), lent, kube_version, api_versions)
+                Files::of_chart(repo, opened.commit.clone(), lent, cluster)
             }
         };
         let files = files.named(text(&source.target_revision));
@@ -346,7 +384,7 @@ impl Engine {
             destination_namespace: &request.destination_namespace,
             kube_version: &request.kube_version,
             api_versions: &request.api_versions,
-            settings: &settings,
+            settings: &rendering.settings,
             tools: &self.tools,
             repositories: &repositories,
         })
@@ -373,21 +411,15 @@ impl Engine {
         &self,
         request: &ManifestRequest,
         source: &Source,
-        settings: &RenderSettings,
+        settings: &str,
         lent: &BTreeMap<String, Snapshot>,
     ) -> String {
         let lent: BTreeMap<&str, &str> = lent.iter().map(|(name, snapshot)| (name.as_str(), snapshot.repo())).collect();
         // By which name the commit was found matters to those who ask for it, which their traces know.
         let source = Source { target_revision: None, ..source.clone() };
-        let text = json!({
-            "source": source,
-            "url": url::normalize(&source.repo_url),
-            "app": [request.app_namespace, request.app_name, request.project, request.destination_namespace],
-            "lent": lent,
-            "tools": self.tools.identity(),
-            "settings": format!("{settings:?}"),
-        });
-        sha256(text.to_string().as_bytes())
+        let app = [&request.app_namespace, &request.app_name, &request.project, &request.destination_namespace];
+        let all = (&source, url::normalize(&source.repo_url), app, &lent, self.tools.identity(), settings);
+        sha256(serde_json::to_string(&all).unwrap_or_else(|_| format!("{all:?}")).as_bytes())
     }
 }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 use tidegate_crds::application::Source;
 
 pub use settings::RenderSettings;
+pub(crate) use track::cluster_mark;
 pub use track::{Dependency, Files, What};
 pub use worker::Tools;
 

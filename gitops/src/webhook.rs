@@ -4,7 +4,7 @@
 mod matching;
 mod payload;
 
-pub use matching::{Concerns, concerns, generate_paths};
+pub use matching::{Concerns, Matcher, concerns, generate_paths};
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,7 @@
 //! Writing to the destination cluster: the only place where a sync touches anything.
 
 use super::clusters::Cluster;
+use super::live::Known;
 use crate::api::{ApiError, PatchCall, PatchKind, Propagation, Resource};
 use crate::cache::Key as CacheKey;
 use futures::StreamExt;
@@ -183,11 +184,14 @@ impl Target<'_> {
 
     /// What is held, else what the API server says.
     async fn known(&self) -> Result<Option<Value>, ApiError> {
-        let key = CacheKey::new(&self.key.namespace, &self.key.name);
-        match self.cluster.live.get(self.resource, &key) {
-            super::live::Known::Object(object) => Ok(Some(*object)),
+        match self.held() {
+            Known::Object(object) => Ok(Some(*object)),
             _ => self.read().await,
         }
+    }
+
+    fn held(&self) -> Known {
+        self.cluster.live.get(self.resource, &CacheKey::new(&self.key.namespace, &self.key.name))
     }
 
     fn wrote(&self, answer: Value) {
@@ -235,7 +239,12 @@ impl Target<'_> {
 
     async fn apply_client_side(&self, object: &Value) -> Result<&'static str, ApiError> {
         let target = with_last_applied(object)?;
-        let mut live = self.known().await?;
+        let mut live = match self.held() {
+            Known::Object(object) => Some(*object),
+            // Whether that is still so, the attempt to make it tells.
+            Known::Absent => None,
+            Known::Unread => self.read().await?,
+        };
         for _ in 0..ATTEMPTS {
             let Some(found) = &live else {
                 match self.create(&target).await {

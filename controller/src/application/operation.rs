@@ -40,13 +40,18 @@ pub fn stage(app: &Application, now: Timestamp) -> Stage {
             }
             Stage::Run(Box::new(state.clone()))
         }
-        (Some(operation), _) if operation.sync.is_some() => Stage::Begin(Box::new(OperationState {
-            operation: operation.clone(),
-            phase: OperationPhase::Running.as_str().to_owned(),
-            started_at: Some(time(now)),
-            ..OperationState::default()
-        })),
+        (Some(operation), _) if operation.sync.is_some() => Stage::Begin(Box::new(first_attempt(operation, now))),
         _ => Stage::Idle,
+    }
+}
+
+/// The state that an operation begins with.
+pub fn first_attempt(operation: &Operation, now: Timestamp) -> OperationState {
+    OperationState {
+        operation: operation.clone(),
+        phase: OperationPhase::Running.as_str().to_owned(),
+        started_at: Some(time(now)),
+        ..OperationState::default()
     }
 }
 

@@ -6,7 +6,7 @@ use super::kinds::Kinds;
 use super::observe::{self, NoAnswer, Question, Search};
 use super::operation::Stage;
 use super::snapshot::{Desired, Destination, Snapshot, Undesired};
-use super::{Controller, assess, operation, settings, status};
+use super::{Controller, assess, operation, settings, status, syncing};
 use crate::api::{PatchCall, PatchKind, resources};
 use crate::cache::Key;
 use crate::events::{About, Event};
@@ -46,12 +46,12 @@ impl Controller {
         if !self.is_ours(&key.namespace) {
             return Ok(Next::WAIT);
         }
-        let (app, dropped) = Application::decode(raw.clone()).map_err(|e| Failure::Error(format!("metadata: {e}")))?;
+        let is_skipped = object::annotation(&raw, refresh::SKIP_RECONCILE) == Some("true");
+        let (app, dropped) = Application::decode(raw).map_err(|e| Failure::Error(format!("metadata: {e}")))?;
         for field in dropped {
             tracing::debug!(application = %key, path = field.path, reason = field.reason, "A field cannot be read and is left out.");
         }
-        let annotation = |name: &str| object::annotation(&raw, name);
-        if annotation(refresh::SKIP_RECONCILE) == Some("true") {
+        if is_skipped {
             return Ok(Next::WAIT);
         }
         let started = Instant::now();
@@ -290,9 +290,12 @@ impl Controller {
             memory.is_dirty = false;
             before
         });
+        // An answer is new enough that was asked for after whatever changed the Application: those that change together
+        // share one.
+        let changed = memory.changed_at.unwrap_or(instant);
         let freshness = match refresh.level {
             _ if refresh.hard => Freshness::Hard(instant),
-            Level::LatestForced => Freshness::Since(instant),
+            Level::LatestForced => Freshness::Since(changed),
             // Else a look at the cluster would take back what a look at the repository found wrong.
             _ if memory.is_unread => Freshness::Since(instant),
             _ => Freshness::Cached,
@@ -419,10 +422,17 @@ impl Controller {
             body["metadata"]["finalizers"] = json!(all);
         }
         if let Some(operation) = &decision.operation {
-            body["operation"] = serde_json::to_value(operation).map_err(|e| Failure::Error(e.to_string()))?;
+            let encode = |error: serde_json::Error| Failure::Error(error.to_string());
+            body["operation"] = serde_json::to_value(operation).map_err(encode)?;
+            // What is asked for by ourselves need not be noticed by ourselves first.
+            let begun = operation::first_attempt(operation, now);
+            object::child(&mut body, "status")["operationState"] = syncing::state_patch(app, &begun)?;
         }
         if body != json!({}) {
             self.patch(subject, body).await?;
+        }
+        if decision.operation.is_some() {
+            self.remember(&subject.key, |memory| memory.wave_at = None);
         }
         self.tell(&subject.app, decision.events.iter().cloned());
         Ok(())

@@ -378,7 +378,7 @@ struct Pass<'a> {
 }
 
 /// The merge patch from the stored state of the operation to `state`.
-fn state_patch(app: &Application, state: &OperationState) -> Result<Value, Failure> {
+pub(super) fn state_patch(app: &Application, state: &OperationState) -> Result<Value, Failure> {
     let encode = |state: &OperationState| serde_json::to_value(state).map_err(|e| Failure::Error(e.to_string()));
     let next = encode(state)?;
     match &app.status.operation_state {

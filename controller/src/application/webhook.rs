@@ -8,10 +8,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use base64::Engine as _;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use tidegate_crds::application::Application;
+use tidegate_crds::application::{Application, ApplicationSpec};
 use tidegate_gitops::sync::refresh::Level;
-use tidegate_gitops::webhook::{self, Concerns, Event, MAX_PAYLOAD, Push, WebhookSecrets};
+use tidegate_gitops::webhook::{self, Concerns, Event, MAX_PAYLOAD, Matcher, Push, WebhookSecrets};
 
 /// Annotation with the paths that an Application is made from.
 const GENERATE_PATHS: &str = "argocd.argoproj.io/manifest-generate-paths";
@@ -21,28 +22,49 @@ const SECRET: &str = "argocd-secret";
 impl Controller {
     /// Takes in a push: the Applications that it concerns are compared at once. Answers how many there are.
     pub async fn pushed(&self, push: &Push) -> usize {
-        for url in &push.repo_urls {
-            self.engine.invalidate(url).await;
-        }
+        let matcher = Matcher::new(push);
+        let mut spellings = push.repo_urls.clone();
         let mut concerned = Vec::new();
         for key in self.applications.keys() {
-            let Some(app) = self.applications.get::<Application>(&key) else { continue };
-            let sources = app.spec.sources();
+            let Some((annotations, spec)) = self.glance(&key) else { continue };
+            let sources = spec.sources();
             for source in sources.iter() {
                 // The repository may be known under another spelling of its URL.
-                if webhook::concerns(push, std::slice::from_ref(source), "") == Concerns::Yes {
-                    self.engine.invalidate(&source.repo_url).await;
+                if !spellings.contains(&source.repo_url) && matcher.matches(source) {
+                    spellings.insert(source.repo_url.clone());
                 }
             }
-            let paths = app.metadata.annotations.as_ref().and_then(|a| a.get(GENERATE_PATHS));
-            if webhook::concerns(push, &sources, paths.map(String::as_str).unwrap_or_default()) != Concerns::No {
+            let paths = annotations.get(GENERATE_PATHS).map(String::as_str).unwrap_or_default();
+            if matcher.concerns(&sources, paths) != Concerns::No {
                 concerned.push(key);
             }
+        }
+        for url in &spellings {
+            self.engine.invalidate(url).await;
         }
         for key in &concerned {
             self.refresh(key, Level::Latest);
         }
         concerned.len()
+    }
+
+    /// Of an Application only what says whether a push concerns it: a webhook looks at all of them.
+    fn glance(&self, key: &Key) -> Option<(BTreeMap<String, String>, ApplicationSpec)> {
+        #[derive(serde::Deserialize)]
+        struct Metadata {
+            annotations: Option<BTreeMap<String, String>>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Glance {
+            metadata: Metadata,
+            spec: ApplicationSpec,
+        }
+        if let Some(glance) = self.applications.get::<Glance>(key) {
+            return Some((glance.metadata.annotations.unwrap_or_default(), glance.spec));
+        }
+        // One with a field that does not fit is read field by field.
+        let app = self.applications.get::<Application>(key)?;
+        Some((app.metadata.annotations.unwrap_or_default(), app.spec))
     }
 
     /// The shared secrets of webhooks, read when one comes: they are no part of what is watched.

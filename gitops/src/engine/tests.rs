@@ -1,6 +1,7 @@
 use super::*;
 use crate::render::testing::{with_worker, without_tools};
 use crate::repo::testing::Upstream;
+use serde_json::json;
 
 fn engine(upstream: &Upstream, render: RenderSettings) -> Engine {
     Engine::new(&upstream.cache(), EngineSettings { render, ..EngineSettings::default() }).unwrap()

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use super::{Files, RenderError, RenderRequest, RenderSettings, Rendered, Tools, render};
+use super::{Files, RenderError, RenderRequest, RenderSettings, Rendered, Tools, cluster_mark, render};
 use crate::repo::testing::Upstream;
 use crate::repo::{Remotes, Settings, Snapshot};
 use crate::secret::Repositories;
@@ -87,7 +87,7 @@ impl Bench {
         let snapshot = self.snapshot().await;
         let lent = BTreeMap::from([("self".to_string(), snapshot.clone())]);
         let api_versions = ["apps/v1".to_string(), "example.org/v1/Widget".to_string()];
-        let files = Files::new(snapshot, lent, "1.36", &api_versions);
+        let files = Files::new(snapshot, lent, cluster_mark("1.36", &api_versions));
         render(&RenderRequest {
             source: &source,
             files: &files,

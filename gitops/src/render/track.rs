@@ -46,7 +46,7 @@ pub struct Files {
     /// How the user named the revision.
     target_revision: String,
     /// Stands for the cluster's version and what it serves.
-    cluster: String,
+    cluster: Arc<str>,
     seen: Mutex<BTreeMap<Dependency, String>>,
 }
 
@@ -58,21 +58,14 @@ pub(crate) struct TreeFile {
 }
 
 impl Files {
-    /// `own` are the source's files, `lent` those of sources with a `ref`, by its name.
-    pub fn new(own: Snapshot, lent: BTreeMap<String, Snapshot>, kube_version: &str, api_versions: &[String]) -> Files {
+    /// `own` are the source's files, `lent` those of sources with a `ref`, by its name. `cluster` is a [`cluster_mark`].
+    pub fn new(own: Snapshot, lent: BTreeMap<String, Snapshot>, cluster: Arc<str>) -> Files {
         let (repo, revision) = (own.repo().to_string(), own.commit().to_string());
-        Files { own: Some(own), ..Files::of_chart(repo, revision, lent, kube_version, api_versions) }
+        Files { own: Some(own), ..Files::of_chart(repo, revision, lent, cluster) }
     }
 
     /// The files of a chart that comes from a chart repository: only what others lend.
-    pub fn of_chart(
-        repo: String,
-        version: String,
-        lent: BTreeMap<String, Snapshot>,
-        kube_version: &str,
-        api_versions: &[String],
-    ) -> Files {
-        let cluster = sha256(format!("{kube_version}\n{}", api_versions.join("\n")).as_bytes());
+    pub fn of_chart(repo: String, version: String, lent: BTreeMap<String, Snapshot>, cluster: Arc<str>) -> Files {
         Files {
             own: None,
             repo,
@@ -133,7 +126,7 @@ impl Files {
     }
 
     pub(crate) fn depends_on_cluster(&self) {
-        self.note("", What::Cluster, "", self.cluster.clone());
+        self.note("", What::Cluster, "", self.cluster.to_string());
     }
 
     fn snapshot(&self, reference: &str) -> Option<&Snapshot> {
@@ -178,7 +171,7 @@ impl Files {
     async fn value(&self, dependency: &Dependency) -> Result<Option<String>, RepoError> {
         match dependency.what {
             What::Commit => return Ok(Some(self.revision_value())),
-            What::Cluster => return Ok(Some(self.cluster.clone())),
+            What::Cluster => return Ok(Some(self.cluster.to_string())),
             _ => {}
         }
         let Some(snapshot) = self.snapshot(&dependency.reference) else { return Ok(None) };
@@ -339,6 +332,11 @@ impl Files {
             _ => Ok(Vec::new()),
         }
     }
+}
+
+/// Stands for a cluster's version and what it serves.
+pub fn cluster_mark(kube_version: &str, api_versions: &[String]) -> Arc<str> {
+    sha256(format!("{kube_version}\n{}", api_versions.join("\n")).as_bytes()).into()
 }
 
 /// A path as it is shown: without `.` and `..`.

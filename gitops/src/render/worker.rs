@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use tidegate_crds::application::Source;
 
-use super::track::Files;
+use super::track::{Files, cluster_mark};
 use super::{Output, RenderError, RenderRequest, RenderSettings};
 use crate::repo::command::ProcessGroup;
 use crate::repo::objects::lock;
@@ -29,6 +29,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const MAX_REQUESTS: u32 = 2000;
 /// A worker whose memory has grown beyond this is replaced, in KiB.
 const MAX_RESIDENT: u64 = 512 << 10;
+/// How long it is not looked again which tools there are: they come with an installation.
+const IDENTITY_HOLDS: Duration = Duration::from_secs(5);
 /// No frame is larger.
 const MAX_FRAME: usize = 1 << 30;
 /// Variables of our environment that the worker and the tools see.
@@ -56,6 +58,7 @@ pub struct Tools {
     timeout: Duration,
     permits: Semaphore,
     started: AtomicU64,
+    identity: Mutex<Option<(Instant, String)>>,
 }
 
 #[derive(Debug, Default)]
@@ -90,11 +93,24 @@ impl Tools {
             timeout: settings.timeout,
             permits: Semaphore::new(settings.workers.max(1)),
             started: AtomicU64::new(0),
+            identity: Mutex::default(),
         }
     }
 
-    /// Stands for the tools' versions: differs whenever another worker or tool would be used.
+    /// Stands for the tools' versions: differs, at most some seconds later, whenever another worker or tool is used.
     pub fn identity(&self) -> String {
+        let mut known = lock(&self.identity);
+        if let Some((at, identity)) = &*known
+            && at.elapsed() < IDENTITY_HOLDS
+        {
+            return identity.clone();
+        }
+        let identity = self.look();
+        *known = Some((Instant::now(), identity.clone()));
+        identity
+    }
+
+    fn look(&self) -> String {
         let mark = |path: &Path| {
             let metadata = std::fs::metadata(path).ok();
             let modified = metadata.as_ref().and_then(|m| m.modified().ok());
@@ -212,7 +228,7 @@ impl Tools {
             "chart": {"repository": repository, "name": name, "version": wanted},
             "repositories": super::helm::repositories(repositories, project),
         }});
-        let nothing = Files::of_chart(repository, wanted.to_string(), Default::default(), "", &[]);
+        let nothing = Files::of_chart(repository, wanted.to_string(), Default::default(), cluster_mark("", &[]));
         let output = self.request("helm", &request, &nothing, &name).await?;
         match output.manifests.first().and_then(Value::as_str) {
             Some(version) => Ok(version.to_string()),

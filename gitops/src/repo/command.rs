@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
 use super::error::RepoError;
+use super::smart_http::{Browser, Trust, Web};
 use super::url::{RepoUrl, Transport, display};
 use crate::secret::{Repositories, RepositorySecret};
 
@@ -40,6 +41,8 @@ pub struct Git {
     home: PathBuf,
     /// Not everybody at once when many repositories are due.
     permits: Semaphore,
+    /// For what is asked without the program.
+    pub(crate) browser: Browser,
 }
 
 /// How many `git` processes talk to remotes at the same time.
@@ -52,6 +55,8 @@ pub struct Access {
     config: Vec<(String, String)>,
     hidden: Vec<String>,
     files: Option<tempfile::TempDir>,
+    /// How to ask without `git`, where that is possible.
+    web: Option<Web>,
     /// Commits of history to fetch; 0 leaves the choice to us.
     pub depth: u32,
     /// Differs between any two that were made: a failure with one says nothing about another.
@@ -77,7 +82,12 @@ impl Git {
             "[safe]\n\tdirectory = *\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n[core]\n\tfsync = none\n\
              [protocol \"ext\"]\n\tallow = never\n[credential]\n\thelper =\n[advice]\n\tdetachedHead = false\n",
         )?;
-        Ok(Git { program, home: home.to_path_buf(), permits: Semaphore::new(AT_ONCE) })
+        Ok(Git {
+            program: found(program),
+            home: home.to_path_buf(),
+            permits: Semaphore::new(AT_ONCE),
+            browser: Browser::default(),
+        })
     }
 
     /// A command with our environment and settings, and none of the caller's.
@@ -162,6 +172,21 @@ impl Git {
         let stderr = access.redact(&String::from_utf8_lossy(&output.stderr));
         Err(RepoError::classify(repo, operation, &stderr))
     }
+}
+
+/// A program by its path: what is looked for in `PATH` at each start cannot be started without copying our own memory's
+/// tables. As it is where it is not found.
+fn found(program: OsString) -> OsString {
+    use std::os::unix::fs::PermissionsExt as _;
+    if Path::new(&program).components().count() != 1 {
+        return program;
+    }
+    let is_program = |path: &PathBuf| {
+        std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    let search_path = std::env::var_os("PATH").unwrap_or_default();
+    let candidates = std::env::split_paths(&search_path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(&program));
+    candidates.into_iter().find(is_program).map_or(program, PathBuf::into_os_string)
 }
 
 /// Kills a child's whole process group when it goes away before the child has ended: `git` leaves transport helpers and
@@ -256,12 +281,16 @@ impl Access {
         };
         // Only for this host: it must not follow a redirection to another.
         let header = format!("http.{root}.extraHeader");
+        let mut authorization = String::new();
         if !secret.bearer_token.is_empty() {
-            self.config.push((header, format!("Authorization: Bearer {}", secret.bearer_token.reveal())));
+            authorization = format!("Bearer {}", secret.bearer_token.reveal());
         } else if !username.is_empty() || !password.is_empty() {
             let basic = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
-            self.hidden.push(basic.clone());
-            self.config.push((header, format!("Authorization: Basic {basic}")));
+            authorization = format!("Basic {basic}");
+            self.hidden.push(basic);
+        }
+        if !authorization.is_empty() {
+            self.config.push((header, format!("Authorization: {authorization}")));
         }
         if secret.insecure {
             self.config.push(("http.sslVerify".into(), "false".into()));
@@ -286,6 +315,14 @@ impl Access {
         // A server that sends nothing for this long is not going to.
         self.config.push(("http.lowSpeedLimit".into(), "1".into()));
         self.config.push(("http.lowSpeedTime".into(), "30".into()));
+        // What it is told is `git`'s configuration in other words; what has no such words is left to `git`.
+        let has_words = secret.tls_client_cert.is_empty() && secret.proxy.is_empty() && secret.no_proxy.is_empty();
+        let trust = match repositories.certificates(&url.host) {
+            _ if secret.insecure => Trust::Everybody,
+            Some(pem) => Trust::Only(pem.to_string()),
+            None => Trust::System,
+        };
+        self.web = has_words.then(|| Web::new(&url.address, authorization, trust)).flatten();
         Ok(())
     }
 
@@ -321,6 +358,11 @@ impl Access {
         let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         file.write_all(content.as_bytes())?;
         Ok(path.to_string_lossy().into_owned())
+    }
+
+    /// A way to ask the remote without `git`.
+    pub(crate) fn web(&self) -> Option<&Web> {
+        self.web.as_ref()
     }
 
     /// Takes out of a text what must not be shown: known secrets, and the user part of any URL.

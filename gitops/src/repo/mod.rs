@@ -5,6 +5,7 @@ pub mod error;
 pub(crate) mod objects;
 pub mod refs;
 mod remote;
+mod smart_http;
 mod tree;
 pub mod url;
 pub mod version;
@@ -32,6 +33,8 @@ use crate::secret::{Repositories, RepositorySecret};
 pub struct Settings {
     /// How long a remote's listing is good for polling. Default 30 s. Peer: `--revision-cache-expiration`.
     pub listing_ttl: Duration,
+    /// How long a remote is left alone after it was asked, whoever asks: they share the next answer. Default 200 ms.
+    pub listing_pause: Duration,
     /// Default 30 s.
     pub listing_timeout: Duration,
     /// Default 90 s. Peer: `ARGOCD_EXEC_TIMEOUT`.
@@ -44,6 +47,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             listing_ttl: Duration::from_secs(30),
+            listing_pause: Duration::from_millis(200),
             listing_timeout: Duration::from_secs(30),
             fetch_timeout: Duration::from_secs(90),
             git: "git".into(),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Mutex;
 
@@ -13,6 +13,7 @@ use super::command::{Access, Git};
 use super::error::RepoError;
 use super::objects::{Objects, lock};
 use super::refs::{Refs, is_commit};
+use super::smart_http::Dialect;
 use super::tree::Snapshot;
 use super::url::{RepoUrl, display};
 
@@ -24,6 +25,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 const TIDY_AFTER: u64 = 64;
 /// A copy with more packs than this is tidied when it is opened.
 const MANY_PACKS: usize = 48;
+/// The trees of so many commits are remembered.
+const MANY_COMMITS: usize = 256;
 /// How many commits a tidied copy keeps at least.
 const KEEP: usize = 32;
 /// Commits that were used so recently are kept, too.
@@ -57,12 +60,22 @@ pub struct Remote {
     listing: Mutex<Listing>,
     fetching: Mutex<Fetching>,
     used: std::sync::Mutex<HashMap<String, Instant>>,
+    opened: std::sync::Mutex<Opened>,
+}
+
+/// The trees of commits that are in the copy, as long as its packs are those of this time.
+#[derive(Debug, Default)]
+struct Opened {
+    packs: Option<SystemTime>,
+    roots: HashMap<String, Arc<str>>,
 }
 
 #[derive(Debug, Default)]
 struct Listing {
     refs: Option<(Arc<Refs>, Instant)>,
     failure: Option<Failure>,
+    /// How the remote was last asked without `git`.
+    dialect: Dialect,
 }
 
 #[derive(Debug, Default)]
@@ -120,6 +133,7 @@ impl Remote {
             listing: Mutex::default(),
             fetching: Mutex::default(),
             used: std::sync::Mutex::default(),
+            opened: std::sync::Mutex::default(),
         }
     }
 
@@ -149,14 +163,17 @@ impl Remote {
         {
             return Err(failure.error.clone());
         }
+        // Whoever comes in the meantime waits for the lock, and then finds an answer that is new enough.
+        if let Some((_, asked)) = &listing.refs {
+            tokio::time::sleep_until((*asked + self.settings.listing_pause).into()).await;
+        }
         let asked = Instant::now();
         self.counters.ls_remote.fetch_add(1, Ordering::Relaxed);
-        let limit = self.settings.listing_timeout;
-        let args = ["ls-remote", "--quiet", "--", &self.url.address];
-        match self.git.run(&self.repo, "ls-remote", None, access, limit, &args).await {
-            Ok(output) => {
-                let refs = Arc::new(Refs::parse(&String::from_utf8_lossy(&output)));
-                *listing = Listing { refs: Some((refs.clone(), asked)), failure: None };
+        match self.list(access, &mut listing.dialect).await {
+            Ok(refs) => {
+                let refs = Arc::new(refs);
+                listing.refs = Some((refs.clone(), asked));
+                listing.failure = None;
                 Ok(refs)
             }
             Err(error) => {
@@ -166,9 +183,30 @@ impl Remote {
         }
     }
 
+    async fn list(&self, access: &Access, dialect: &mut Dialect) -> Result<Refs, RepoError> {
+        let limit = self.settings.listing_timeout;
+        if let Some(web) = access.web() {
+            match tokio::time::timeout(limit, web.list(&self.git.browser, dialect)).await {
+                Ok(Ok(listed)) => return Ok(Refs::parse(&listed)),
+                // `git` finds more ways, and if there is none, the words for what is wrong.
+                Ok(Err(why)) => tracing::debug!(repository = %self.repo, %why, "`git ls-remote` is asked"),
+                Err(_) => {
+                    let (repo, operation) = (self.repo.to_string(), "ls-remote".to_string());
+                    return Err(RepoError::Timeout { repo, operation, seconds: limit.as_secs() });
+                }
+            }
+        }
+        let args = ["ls-remote", "--quiet", "--", &self.url.address];
+        let output = self.git.run(&self.repo, "ls-remote", None, access, limit, &args).await?;
+        Ok(Refs::parse(&String::from_utf8_lossy(&output)))
+    }
+
     /// Forgets what the remote lists: it has news.
     pub async fn invalidate(&self) {
-        *self.listing.lock().await = Listing::default();
+        let mut listing = self.listing.lock().await;
+        listing.refs = None;
+        listing.failure = None;
+        drop(listing);
         self.fetching.lock().await.failures.clear();
     }
 
@@ -217,8 +255,34 @@ impl Remote {
     /// The remote cannot be asked, or does not have the commit.
     pub async fn snapshot(&self, access: &Access, commit: &str, since: Option<Instant>) -> Result<Snapshot, RepoError> {
         lock(&self.used).insert(commit.to_string(), Instant::now());
+        if let Some(root) = self.opened(commit) {
+            return Ok(Snapshot::at_root(self.objects.clone(), self.repo.clone(), commit, root));
+        }
         self.ensure(access, commit, since).await?;
-        Snapshot::open(self.objects.clone(), self.repo.clone(), commit).await
+        // Before it is read: what happens to the packs in between makes it be read again.
+        let packs = self.packs();
+        let snapshot = Snapshot::open(self.objects.clone(), self.repo.clone(), commit).await?;
+        let mut opened = lock(&self.opened);
+        if opened.packs != packs || opened.roots.len() >= MANY_COMMITS {
+            *opened = Opened { packs, roots: HashMap::new() };
+        }
+        opened.roots.insert(commit.to_string(), snapshot.root());
+        Ok(snapshot)
+    }
+
+    /// The tree of a commit that was read from the copy as it still is.
+    fn opened(&self, commit: &str) -> Option<Arc<str>> {
+        let packs = self.packs()?;
+        let opened = lock(&self.opened);
+        if opened.packs != Some(packs) || !self.dir.join("HEAD").exists() {
+            return None;
+        }
+        opened.roots.get(commit).cloned()
+    }
+
+    /// When packs came or went the last time.
+    fn packs(&self) -> Option<SystemTime> {
+        std::fs::metadata(self.dir.join("objects/pack")).and_then(|found| found.modified()).ok()
     }
 
     /// Author, date, message and tags of a commit.

@@ -199,10 +199,14 @@ async fn a_damaged_copy_is_made_anew() {
     let second = upstream.commit("two");
     let remotes = remotes(&upstream);
     let (remote, access) = open(&remotes, &upstream.url());
-    for (commit, content) in [(second, "2"), (first, "1")] {
-        let snapshot = remote.snapshot(&access, &commit, None).await.unwrap();
+    for (commit, content) in [(&second, "2"), (&first, "1")] {
+        let snapshot = remote.snapshot(&access, commit, None).await.unwrap();
         assert_eq!(text(&snapshot, "a").await, content);
     }
+    // What was read before is not believed when it is taken away.
+    std::fs::remove_dir_all(copy.join("objects")).unwrap();
+    remote.snapshot(&access, &second, None).await.unwrap();
+    assert!(copy.join("objects").exists());
 }
 
 /// Serves `git http-backend` for `root`, and wants this Authorization header.
@@ -314,6 +318,34 @@ async fn over_http_with_right_and_wrong_credentials() {
     assert_eq!(text(&snapshot, "a").await, "over http");
     let (remote, access) = open(&remotes, &format!("{base}/other.git"));
     assert!(remote.resolve(&access, "main", "", None).await.is_err());
+}
+
+#[tokio::test]
+async fn listing_over_http_takes_no_git() {
+    let upstream = Upstream::new();
+    upstream.write("a", "1");
+    let first = upstream.commit("one");
+    upstream.git(&["tag", "-a", "-m", "x", "v1.2.0"]);
+    git(upstream.dir.path(), &["clone", "-q", "--bare", "upstream", "served.git"]);
+    let base = serve(upstream.dir.path().to_path_buf(), "Basic dTpw").await;
+    let url = format!("{}/served.git", base.replace("://", "://u:p@"));
+    let settings = Settings { git: "/nowhere/git".into(), ..Settings::default() };
+    let remotes = Remotes::new(&upstream.cache(), settings).unwrap();
+    let (remote, access) = open(&remotes, &url);
+    for revision in ["HEAD", "main", "refs/heads/main", "v1.2.0", "^1"] {
+        assert_eq!(remote.resolve(&access, revision, "", None).await.unwrap().commit, first, "{revision}");
+    }
+    assert_eq!(counts(&remotes), (1, 0));
+    upstream.write("a", "2");
+    let second = upstream.commit("two");
+    upstream.git(&["push", "-q", "../served.git", "main"]);
+    // By now it is known how this server is asked.
+    for revision in ["main", "HEAD"] {
+        let found = remote.resolve(&access, revision, "", Some(Instant::now())).await.unwrap();
+        assert_eq!(found.commit, second);
+    }
+    assert_eq!(remote.resolve(&access, "v1.2.0", "", None).await.unwrap().commit, first);
+    assert_eq!(counts(&remotes), (3, 0));
 }
 
 #[tokio::test]

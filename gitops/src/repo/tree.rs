@@ -53,7 +53,17 @@ impl Snapshot {
         let text = String::from_utf8_lossy(&content);
         let root = (kind == "commit").then(|| text.lines().next()?.strip_prefix("tree ")).flatten();
         let root: Arc<str> = root.ok_or_else(|| not_found(format!("it is a {kind}; expected a commit")))?.into();
-        Ok(Snapshot { objects, repo, commit: commit.into(), root })
+        Ok(Snapshot::at_root(objects, repo, commit, root))
+    }
+
+    /// A commit that is there, and whose tree is known.
+    pub(crate) fn at_root(objects: Arc<Objects>, repo: Arc<str>, commit: &str, root: Arc<str>) -> Snapshot {
+        Snapshot { objects, repo, commit: commit.into(), root }
+    }
+
+    /// The tree of the commit.
+    pub(crate) fn root(&self) -> Arc<str> {
+        self.root.clone()
     }
 
     pub fn commit(&self) -> &str {

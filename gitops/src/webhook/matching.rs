@@ -1,5 +1,7 @@
 //! Which Applications a push concerns.
 
+use std::collections::BTreeSet;
+
 use tidegate_crds::application::Source;
 
 use super::Push;
@@ -17,32 +19,49 @@ pub enum Concerns {
     Yes,
 }
 
-/// Whether a push concerns an Application. `generate_paths` is the annotation
-/// `argocd.argoproj.io/manifest-generate-paths`, empty when there is none: then only the rendering itself can tell, and
-/// does so at little cost.
-pub fn concerns(push: &Push, sources: &[Source], generate_paths_annotation: &str) -> Concerns {
-    let matching: Vec<&Source> = sources.iter().filter(|source| source_matches(push, source)).collect();
-    if matching.is_empty() {
-        return Concerns::No;
-    }
-    let Some(changed) = &push.changed_files else { return Concerns::Yes };
-    if generate_paths_annotation.trim().is_empty() {
-        return Concerns::Yes;
-    }
-    let touched = matching.iter().any(|source| {
-        let watched = generate_paths(text(&source.path), generate_paths_annotation);
-        changed.iter().any(|file| watched.iter().any(|path| covers(path, file)))
-    });
-    if touched { Concerns::Yes } else { Concerns::OtherPaths }
+/// Finds those whom a push concerns.
+pub struct Matcher<'a> {
+    push: &'a Push,
+    /// The pushed repository's URLs, in the form in which they are compared.
+    repositories: BTreeSet<String>,
 }
 
-fn source_matches(push: &Push, source: &Source) -> bool {
-    if source::kind(source) != SourceKind::Git {
-        return false;
+/// Whether a push concerns an Application; see [`Matcher::concerns`].
+pub fn concerns(push: &Push, sources: &[Source], generate_paths_annotation: &str) -> Concerns {
+    Matcher::new(push).concerns(sources, generate_paths_annotation)
+}
+
+impl<'a> Matcher<'a> {
+    /// For one push and any number of Applications.
+    pub fn new(push: &'a Push) -> Matcher<'a> {
+        Matcher { push, repositories: push.repo_urls.iter().map(|url| comparable(url)).collect() }
     }
-    let own = comparable(&source.repo_url);
-    push.repo_urls.iter().any(|pushed| comparable(pushed) == own)
-        && revision_matches(push, source::revision(source), text(&source.tag_prefix))
+
+    /// Whether the push concerns an Application. `generate_paths` is the annotation
+    /// `argocd.argoproj.io/manifest-generate-paths`, empty when there is none: then only the rendering itself can tell,
+    /// and does so at little cost.
+    pub fn concerns(&self, sources: &[Source], generate_paths_annotation: &str) -> Concerns {
+        let matching: Vec<&Source> = sources.iter().filter(|source| self.matches(source)).collect();
+        if matching.is_empty() {
+            return Concerns::No;
+        }
+        let Some(changed) = &self.push.changed_files else { return Concerns::Yes };
+        if generate_paths_annotation.trim().is_empty() {
+            return Concerns::Yes;
+        }
+        let touched = matching.iter().any(|source| {
+            let watched = generate_paths(text(&source.path), generate_paths_annotation);
+            changed.iter().any(|file| watched.iter().any(|path| covers(path, file)))
+        });
+        if touched { Concerns::Yes } else { Concerns::OtherPaths }
+    }
+
+    /// Whether a source is of the pushed repository and revision.
+    pub fn matches(&self, source: &Source) -> bool {
+        source::kind(source) == SourceKind::Git
+            && self.repositories.contains(&comparable(&source.repo_url))
+            && revision_matches(self.push, source::revision(source), text(&source.tag_prefix))
+    }
 }
 
 /// A repository is the same by https and by ssh, whoever logs in and whatever port the server listens on.
