@@ -1,6 +1,6 @@
 //! The simulated API server behind the controller's trait, with everything that can go wrong with a call.
 
-use crate::cluster::{Actor, Kind, NAMESPACE, World, text};
+use crate::cluster::{Actor, Kind, NAMESPACE, World, label, text};
 use crate::platform;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
@@ -75,14 +75,19 @@ impl SimulatedApi {
     }
 
     /// Makes a call; `None` when the process is killed meanwhile.
-    fn call<T>(&self, what: &str, write: bool, work: impl FnOnce(&mut World) -> ApiResult<T>) -> Option<ApiResult<T>> {
+    fn call<T>(
+        &self,
+        what: impl Fn() -> String,
+        write: bool,
+        work: impl FnOnce(&mut World) -> ApiResult<T>,
+    ) -> Option<ApiResult<T>> {
         let mut world = self.world();
         let latency = if world.random.percent(3) { world.random.range(100, 3_000) } else { world.random.range(1, 20) };
         let now = world.now;
         world.advance(now + latency);
         let fate = fate(&mut world, write);
         let fail = |world: &mut World, error: ApiError| {
-            world.say(|| format!("fault      {what}: {error}"));
+            world.say(|| format!("fault      {}: {error}", what()));
             if matches!(error, ApiError::Timeout(_)) {
                 let now = world.now;
                 world.advance(now + PATIENCE);
@@ -97,12 +102,12 @@ impl SimulatedApi {
                 Err(own) => Some(Err(own)),
             },
             Fate::KilledBefore => {
-                world.say(|| format!("fault      killed before {what}"));
+                world.say(|| format!("fault      killed before {}", what()));
                 None
             }
             Fate::KilledAfter => {
                 let _ = work(&mut world);
-                world.say(|| format!("fault      killed after {what}"));
+                world.say(|| format!("fault      killed after {}", what()));
                 None
             }
         }
@@ -123,10 +128,14 @@ fn unknown(resource: &Resource) -> ApiError {
 
 impl Api for SimulatedApi {
     fn get<'a>(&'a self, resource: &'a Resource, _: &'a str, name: &'a str) -> BoxFuture<'a, ApiResult<Value>> {
-        Self::answer(self.call(&format!("get {} {name}", resource.kind), false, |world| {
-            let kind = Kind::named(&resource.kind).ok_or_else(|| unknown(resource))?;
-            world.get(kind, name).cloned().ok_or_else(|| ApiError::NotFound(format!("{name} not found")))
-        }))
+        Self::answer(self.call(
+            || format!("get {} {name}", resource.kind),
+            false,
+            |world| {
+                let kind = Kind::named(&resource.kind).ok_or_else(|| unknown(resource))?;
+                world.get(kind, name).cloned().ok_or_else(|| ApiError::NotFound(format!("{name} not found")))
+            },
+        ))
     }
 
     fn list<'a>(
@@ -135,17 +144,21 @@ impl Api for SimulatedApi {
         _: &'a str,
         selector: &'a str,
     ) -> BoxFuture<'a, ApiResult<Vec<Value>>> {
-        Self::answer(self.call(&format!("list {}", resource.kind), false, |world| {
-            let wanted: Vec<(&str, &str)> = selector.split(',').filter_map(|part| part.split_once('=')).collect();
-            if resource.kind == "Pod" {
-                let fits = |p: &platform::Pod| wanted.iter().all(|(k, v)| p.labels.get(*k).is_some_and(|l| l == v));
-                let pods = world.pods.iter().filter(|(_, p)| fits(p));
-                return Ok(pods.map(|(name, pod)| platform::pod_object(world, name, pod)).collect());
-            }
-            let kind = Kind::named(&resource.kind).ok_or_else(|| unknown(resource))?;
-            let fits = |o: &Value| wanted.iter().all(|(k, v)| text(&o["metadata"]["labels"], &format!("/{k}")) == *v);
-            Ok(world.of_kind(kind).filter(|(_, o)| fits(o)).map(|(_, o)| o.clone()).collect())
-        }))
+        Self::answer(self.call(
+            || format!("list {}", resource.kind),
+            false,
+            |world| {
+                let wanted: Vec<(&str, &str)> = selector.split(',').filter_map(|part| part.split_once('=')).collect();
+                if resource.kind == "Pod" {
+                    let fits = |p: &platform::Pod| wanted.iter().all(|(k, v)| p.labels.get(*k).is_some_and(|l| l == v));
+                    let pods = world.pods.iter().filter(|(_, p)| fits(p));
+                    return Ok(pods.map(|(name, pod)| platform::pod_object(world, name, pod)).collect());
+                }
+                let kind = Kind::named(&resource.kind).ok_or_else(|| unknown(resource))?;
+                let fits = |o: &Value| wanted.iter().all(|(k, v)| label(o, k) == *v);
+                Ok(world.of_kind(kind).filter(|(_, o)| fits(o)).map(|(_, o)| o.clone()).collect())
+            },
+        ))
     }
 
     fn create<'a>(
@@ -156,24 +169,32 @@ impl Api for SimulatedApi {
         _: bool,
     ) -> BoxFuture<'a, ApiResult<Value>> {
         let name = text(object, "/metadata/name");
-        Self::answer(self.call(&format!("create {} {name}", resource.kind), true, |world| {
-            let kind = Kind::named(&resource.kind).ok_or_else(|| unknown(resource))?;
-            world.create(Actor::Controller, kind, object)
-        }))
+        Self::answer(self.call(
+            || format!("create {} {name}", resource.kind),
+            true,
+            |world| {
+                let kind = Kind::named(&resource.kind).ok_or_else(|| unknown(resource))?;
+                world.create(Actor::Controller, kind, object).map(Arc::unwrap_or_clone)
+            },
+        ))
     }
 
     fn patch<'a>(&'a self, call: PatchCall<'a>) -> BoxFuture<'a, ApiResult<Value>> {
         let name = call.name;
-        Self::answer(self.call(&format!("patch {} {name} {}", call.resource.kind, call.subresource), true, |world| {
-            if call.kind != PatchKind::Merge || call.dry_run {
-                return Err(ApiError::Invalid("the simulated API server takes merge patches only".into()));
-            }
-            if call.resource.kind == "Pod" {
-                return label_pod(world, name, call.body);
-            }
-            let kind = Kind::named(&call.resource.kind).ok_or_else(|| unknown(call.resource))?;
-            world.patch(Actor::Controller, kind, name, call.subresource, call.body)
-        }))
+        Self::answer(self.call(
+            || format!("patch {} {name} {}", call.resource.kind, call.subresource),
+            true,
+            |world| {
+                if call.kind != PatchKind::Merge || call.dry_run {
+                    return Err(ApiError::Invalid("the simulated API server takes merge patches only".into()));
+                }
+                if call.resource.kind == "Pod" {
+                    return label_pod(world, name, call.body);
+                }
+                let kind = Kind::named(&call.resource.kind).ok_or_else(|| unknown(call.resource))?;
+                world.patch(Actor::Controller, kind, name, call.subresource, call.body).map(Arc::unwrap_or_clone)
+            },
+        ))
     }
 
     fn replace<'a>(
@@ -183,20 +204,32 @@ impl Api for SimulatedApi {
         name: &'a str,
         object: &'a Value,
     ) -> BoxFuture<'a, ApiResult<Value>> {
-        Self::answer(self.call(&format!("replace {} {name}", resource.kind), true, |world| {
-            if resource.kind != "Pod" {
-                let error = format!("nothing replaces {} {name}: a patch leaves other fields alone", resource.kind);
-                return Err(ApiError::Invalid(error));
-            }
-            let mut change = json!({"metadata": object["metadata"].clone()});
-            let Some(pod) = world.pods.get(name) else { return label_pod(world, name, &change) };
-            for (part, map) in [("labels", &pod.labels), ("annotations", &pod.annotations)] {
-                for key in map.keys().filter(|key| object["metadata"][part].get(*key).is_none()) {
-                    change["metadata"][part][key] = Value::Null;
+        Self::answer(self.call(
+            || format!("replace {} {name}", resource.kind),
+            true,
+            |world| {
+                if resource.kind == "Deployment" {
+                    // What a replacement leaves out is gone, and it holds only on the version that was read.
+                    let before = world.get(Kind::Deployment, name).cloned().unwrap_or_default();
+                    let mut change = tidegate_crds::patch::merge_diff(&before, object).unwrap_or_else(|| json!({}));
+                    change["metadata"]["resourceVersion"] = object["metadata"]["resourceVersion"].clone();
+                    let written = world.patch(Actor::Controller, Kind::Deployment, name, "", &change);
+                    return written.map(Arc::unwrap_or_clone);
                 }
-            }
-            label_pod(world, name, &change)
-        }))
+                if resource.kind != "Pod" {
+                    let error = format!("nothing replaces {} {name}: a patch leaves other fields alone", resource.kind);
+                    return Err(ApiError::Invalid(error));
+                }
+                let mut change = json!({"metadata": object["metadata"].clone()});
+                let Some(pod) = world.pods.get(name) else { return label_pod(world, name, &change) };
+                for (part, map) in [("labels", &pod.labels), ("annotations", &pod.annotations)] {
+                    for key in map.keys().filter(|key| object["metadata"][part].get(*key).is_none()) {
+                        change["metadata"][part][key] = Value::Null;
+                    }
+                }
+                label_pod(world, name, &change)
+            },
+        ))
     }
 
     fn delete<'a>(
@@ -207,24 +240,32 @@ impl Api for SimulatedApi {
         uid: &'a str,
         _: Propagation,
     ) -> BoxFuture<'a, ApiResult<()>> {
-        Self::answer(self.call(&format!("delete {} {name}", resource.kind), true, |world| {
-            let kind = Kind::named(&resource.kind).ok_or_else(|| unknown(resource))?;
-            world.delete(Actor::Controller, kind, name, uid)
-        }))
+        Self::answer(self.call(
+            || format!("delete {} {name}", resource.kind),
+            true,
+            |world| {
+                let kind = Kind::named(&resource.kind).ok_or_else(|| unknown(resource))?;
+                world.delete(Actor::Controller, kind, name, uid)
+            },
+        ))
     }
 
     fn evict<'a>(&'a self, _: &'a str, pod: &'a str) -> BoxFuture<'a, ApiResult<()>> {
-        Self::answer(self.call(&format!("evict {pod}"), true, |world| {
-            if world.faults.throttled > 0 && world.random.percent(20) {
-                let message = "Cannot evict pod as it would violate the pod's disruption budget.".to_owned();
-                return Err(ApiError::TooManyRequests { message, retry_after: None });
-            }
-            world.say(|| format!("controller evicts pod {pod}"));
-            world.writes += 1;
-            crate::invariants::evicted(world, pod);
-            platform::delete_pod(world, pod);
-            Ok(())
-        }))
+        Self::answer(self.call(
+            || format!("evict {pod}"),
+            true,
+            |world| {
+                if world.faults.throttled > 0 && world.random.percent(20) {
+                    let message = "Cannot evict pod as it would violate the pod's disruption budget.".to_owned();
+                    return Err(ApiError::TooManyRequests { message, retry_after: None });
+                }
+                world.say(|| format!("controller evicts pod {pod}"));
+                world.writes += 1;
+                crate::invariants::evicted(world, pod);
+                platform::delete_pod(world, pod);
+                Ok(())
+            },
+        ))
     }
 }
 

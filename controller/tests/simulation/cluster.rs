@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use tidegate_controller::api::{ApiError, ApiResult};
 use tidegate_crds::patch;
 
@@ -125,6 +126,8 @@ pub enum Happening {
     Experiment(String),
     /// A person acts.
     User,
+    /// An autoscaler resizes the Rollout.
+    Autoscaler,
     /// The watch of a kind breaks.
     WatchBreaks(Kind),
     /// The watch of a kind is there again, and begins with a list.
@@ -141,10 +144,10 @@ pub enum Delivery {
         id: Id,
         version: u64,
         /// `None`: the object was deleted.
-        object: Option<Value>,
+        object: Option<Arc<Value>>,
     },
     /// The list with which a watch begins.
-    List { kind: Kind, objects: Vec<Value> },
+    List { kind: Kind, objects: Vec<Arc<Value>> },
 }
 
 impl Delivery {
@@ -183,7 +186,8 @@ pub struct Trace {
 pub struct World {
     pub now: Millis,
     pub random: Random,
-    pub objects: BTreeMap<Id, Value>,
+    /// By kind and name.
+    objects: [BTreeMap<String, Arc<Value>>; KINDS.len()],
     pub pods: BTreeMap<String, Pod>,
     version: u64,
     serial: u64,
@@ -216,7 +220,7 @@ impl World {
         Self {
             now: 0,
             random: Random::new(seed),
-            objects: BTreeMap::new(),
+            objects: Default::default(),
             pods: BTreeMap::new(),
             version: 100,
             serial: 0,
@@ -297,15 +301,28 @@ impl World {
     }
 
     pub fn get(&self, kind: Kind, name: &str) -> Option<&Value> {
-        self.objects.get(&(kind, name.to_owned()))
+        self.objects[kind as usize].get(name).map(Arc::as_ref)
+    }
+
+    /// The object, to keep.
+    pub fn kept(&self, kind: Kind, name: &str) -> Option<Arc<Value>> {
+        self.objects[kind as usize].get(name).cloned()
     }
 
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&String, &Value)> {
-        self.objects.range((kind, String::new())..).take_while(move |(id, _)| id.0 == kind).map(|(id, o)| (&id.1, o))
+        self.objects[kind as usize].iter().map(|(name, object)| (name, object.as_ref()))
     }
 
     pub fn rollout(&self) -> &Value {
         self.get(Kind::Rollout, ROLLOUT).unwrap_or(&Value::Null)
+    }
+
+    /// The pod template that counts: the Rollout's own, or that of the Deployment to which it refers.
+    pub fn template(&self) -> &Value {
+        let rollout = self.rollout();
+        let name = rollout.pointer("/spec/workloadRef").map(|reference| text(reference, "/name"));
+        let from = name.map_or(Some(rollout), |name| self.get(Kind::Deployment, name));
+        from.and_then(|o| o.pointer("/spec/template")).unwrap_or(&Value::Null)
     }
 
     fn next_version(&mut self) -> u64 {
@@ -314,23 +331,24 @@ impl World {
     }
 
     /// Puts an object in place, tells the watches and the platform.
-    fn store(&mut self, actor: Actor, id: Id, mut object: Value) -> Value {
+    fn store(&mut self, actor: Actor, id: Id, mut object: Value) -> Arc<Value> {
         let version = self.next_version();
         object["metadata"]["resourceVersion"] = version.to_string().into();
-        let before = self.objects.insert(id.clone(), object.clone());
-        self.deliver(&id, version, Some(object.clone()), before.as_ref());
+        let object = Arc::new(object);
+        let before = self.objects[id.0 as usize].insert(id.1.clone(), Arc::clone(&object));
+        self.deliver(&id, version, Some(&object), before.as_ref());
         if actor == Actor::Controller {
             self.writes += 1;
         }
         if let Some(history) = &mut self.history {
-            history.push((actor, id.clone(), object.clone()));
+            history.push((actor, id.clone(), Value::clone(&object)));
         }
-        crate::invariants::written(self, actor, &id, before.as_ref(), Some(&object));
-        crate::platform::written(self, &id, before.as_ref(), &object);
+        crate::invariants::written(self, actor, &id, before.as_deref(), Some(&object));
+        crate::platform::written(self, &id, before.as_deref(), &object);
         object
     }
 
-    fn deliver(&mut self, id: &Id, version: u64, object: Option<Value>, before: Option<&Value>) {
+    fn deliver(&mut self, id: &Id, version: u64, object: Option<&Arc<Value>>, before: Option<&Arc<Value>>) {
         if self.broken_watches.contains(&id.0) {
             return;
         }
@@ -343,13 +361,13 @@ impl World {
         self.last_due.insert(id.0, due);
         self.serial += 1;
         let deleted = object.is_none();
-        let event = Delivery::Event { id: id.clone(), version, object: object.clone() };
+        let event = Delivery::Event { id: id.clone(), version, object: object.cloned() };
         self.deliveries.insert((due, self.serial), event);
         if !deleted && self.random.permille(self.faults.doubled) {
             self.serial += 1;
             // Either the same once more, or an older version after the newer one.
-            let object = before.cloned().filter(|_| self.random.percent(50)).or(object);
-            let version = object.as_ref().map_or(version, version_of);
+            let object = before.filter(|_| self.random.percent(50)).or(object).cloned();
+            let version = object.as_ref().map_or(version, |object| version_of(object));
             self.deliveries.insert((due, self.serial), Delivery::Event { id: id.clone(), version, object });
         }
     }
@@ -369,7 +387,7 @@ impl World {
     pub fn relist(&mut self, kind: Kind) {
         self.broken_watches.retain(|k| *k != kind);
         self.say(|| format!("platform   {} is listed again", kind.as_str()));
-        let objects = self.of_kind(kind).map(|(_, o)| o.clone()).collect();
+        let objects = self.objects[kind as usize].values().cloned().collect();
         let delay = self.random.range(1, 500);
         let due = (self.now + delay).max(self.last_due.get(&kind).copied().unwrap_or(0));
         self.last_due.insert(kind, due);
@@ -395,11 +413,11 @@ impl World {
         ApiError::NotFound(format!("{} {name:?} not found", kind.as_str()))
     }
 
-    pub fn create(&mut self, actor: Actor, kind: Kind, object: &Value) -> ApiResult<Value> {
+    pub fn create(&mut self, actor: Actor, kind: Kind, object: &Value) -> ApiResult<Arc<Value>> {
         let mut object = object.clone();
         let name = text(&object, "/metadata/name").to_owned();
         let id = (kind, name.clone());
-        if self.objects.contains_key(&id) {
+        if self.get(kind, &name).is_some() {
             return Err(ApiError::AlreadyExists(format!("{} {name:?} already exists", kind.as_str())));
         }
         self.serial += 1;
@@ -420,12 +438,20 @@ impl World {
     }
 
     /// A merge patch, as the API server takes it.
-    pub fn patch(&mut self, actor: Actor, kind: Kind, name: &str, subresource: &str, body: &Value) -> ApiResult<Value> {
-        let id = (kind, name.to_owned());
-        let Some(before) = self.objects.get(&id).cloned() else { return Err(Self::missing(kind, name)) };
+    pub fn patch(
+        &mut self,
+        actor: Actor,
+        kind: Kind,
+        name: &str,
+        subresource: &str,
+        body: &Value,
+    ) -> ApiResult<Arc<Value>> {
+        let Some(before) = self.objects[kind as usize].get(name).cloned() else {
+            return Err(Self::missing(kind, name));
+        };
         for (field, what) in [("resourceVersion", "the object has been modified"), ("uid", "another uid")] {
             let wanted = body.pointer("/metadata").and_then(|m| m.get(field)).and_then(Value::as_str);
-            if wanted.is_some_and(|w| w != text(&before["metadata"], &format!("/{field}"))) {
+            if wanted.is_some_and(|w| before["metadata"][field] != *w) {
                 return Err(ApiError::Conflict(format!("{} {name:?}: {what}", kind.as_str())));
             }
         }
@@ -442,9 +468,9 @@ impl World {
                 metadata.remove(field);
             }
         }
-        let mut after = before.clone();
+        let mut after = Value::clone(&before);
         patch::merge_apply(&mut after, &body);
-        if after == before {
+        if after == *before {
             // A write without a change makes no new version.
             return Ok(before);
         }
@@ -456,17 +482,17 @@ impl World {
             let part = if subresource.is_empty() { "" } else { "/status" };
             format!("{actor} patches {} {name}{part} {}", kind.as_str(), short(&body))
         });
-        Ok(self.store(actor, id, after))
+        Ok(self.store(actor, (kind, name.to_owned()), after))
     }
 
     pub fn delete(&mut self, actor: Actor, kind: Kind, name: &str, uid: &str) -> ApiResult<()> {
         let id = (kind, name.to_owned());
-        let Some(before) = self.objects.get(&id).cloned() else { return Ok(()) };
+        let Some(before) = self.objects[kind as usize].get(name).cloned() else { return Ok(()) };
         if !uid.is_empty() && uid != text(&before, "/metadata/uid") {
             return Ok(());
         }
         self.say(|| format!("{actor} deletes {} {name}", kind.as_str()));
-        self.objects.remove(&id);
+        self.objects[kind as usize].remove(name);
         let version = self.next_version();
         // Nothing older may come after a deletion: a watch keeps the order of one object.
         self.deliver(&id, version, None, None);
@@ -481,8 +507,15 @@ impl World {
     /// Ends the run's faults: watches work, calls succeed.
     pub fn heal(&mut self) {
         self.faults = FaultRates::default();
-        self.agenda.retain(|_, h| !matches!(h, Happening::NodeFails | Happening::WatchBreaks(_) | Happening::Kill));
+        self.agenda.retain(|_, h| {
+            !matches!(h, Happening::NodeFails | Happening::WatchBreaks(_) | Happening::Kill | Happening::Autoscaler)
+        });
     }
+}
+
+/// A label of an object; empty when there is none.
+pub fn label<'a>(object: &'a Value, key: &str) -> &'a str {
+    object.pointer("/metadata/labels").and_then(|labels| labels.get(key)).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Resource version as a number.

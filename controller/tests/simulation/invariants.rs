@@ -3,15 +3,16 @@
 //! The checks look at the truth of the simulated cluster (pods, Services, routes), not at what the controller believes.
 //! What went away by itself a moment ago is forgiven: no cache can know it yet.
 
-use crate::cluster::{Actor, Id, Kind, Millis, ROLLOUT, World, int, text};
+use crate::cluster::{Actor, Id, Kind, Millis, ROLLOUT, World, int, label, text};
 use crate::platform::available;
+use crate::progress::{self, Progress};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use tidegate_crds::keys;
 
 /// For how long a loss that nobody ordered, or a user's change, may not have reached the controller: a broken watch, its
 /// list, and calls that time out in one pass.
-const BLIND: Millis = 150_000;
+pub const BLIND: Millis = 150_000;
 
 /// What the checks remember.
 #[derive(Debug, Default)]
@@ -31,7 +32,7 @@ pub struct Invariants {
     /// Hashes that were stable at some time.
     been_stable: Vec<String>,
     /// When a user last asked for a full promotion.
-    promoted_full: Option<Millis>,
+    pub promoted_full: Option<Millis>,
     /// Until when a watch may be behind.
     pub blind_until: Millis,
     /// Fields that came back at most.
@@ -42,6 +43,7 @@ pub struct Invariants {
     steps_changed: Vec<Millis>,
     /// Weights by Service that the Gateway has taken.
     pub taken: Vec<(String, i64)>,
+    pub progress: Progress,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +74,7 @@ impl Invariants {
     }
 
     /// The smallest size that the controller may still believe in.
-    fn least_size(&self, now: Millis) -> i64 {
+    pub fn least_size(&self, now: Millis) -> i64 {
         let mut least = i64::MAX;
         for (i, (_, size)) in self.sizes.iter().enumerate() {
             let until = self.sizes.get(i + 1).map_or(Millis::MAX, |(at, _)| *at);
@@ -83,8 +85,20 @@ impl Invariants {
         if least == i64::MAX { 1 } else { least }
     }
 
-    fn lately_changed(&self, now: Millis) -> bool {
+    pub fn lately_changed(&self, now: Millis) -> bool {
         self.spec_changed.iter().any(|at| now - at <= BLIND)
+    }
+
+    pub fn steps_lately_changed(&self, now: Millis) -> bool {
+        self.steps_changed.iter().any(|at| now - at <= BLIND)
+    }
+
+    pub fn lost_anything_lately(&self, now: Millis) -> bool {
+        self.lost.values().any(|at| now - at <= BLIND)
+    }
+
+    pub fn was_stable(&self, hash: &str) -> bool {
+        self.been_stable.iter().any(|h| h == hash)
     }
 }
 
@@ -99,12 +113,16 @@ pub fn written(world: &mut World, actor: Actor, id: &Id, before: Option<&Value>,
         flips(world, id, after);
     }
     match (id.0, before, after) {
-        (Kind::ReplicaSet, Some(before), Some(after)) => resized(world, before, after),
+        (Kind::ReplicaSet, Some(before), Some(after)) => {
+            resized(world, before, after);
+            progress::limited(world, before, after);
+        }
         (Kind::ReplicaSet, Some(before), None) => deleted(world, before),
         (Kind::Service, Some(before), Some(after)) => switched(world, &id.1, before, after),
         (Kind::HttpRoute | Kind::Ingress, before, Some(after)) => routed(world, id, before, after),
         (Kind::Rollout, Some(before), Some(after)) => status(world, before, after),
-        (Kind::Rollout | Kind::Service | Kind::HttpRoute, _, None) => {
+        (Kind::Deployment, Some(before), Some(after)) => progress::taken_from(world, before, after),
+        (Kind::Rollout | Kind::Service | Kind::HttpRoute | Kind::Deployment, _, None) => {
             world.violated(format!("7: deleted {} {}, which is the user's", id.0.as_str(), id.1));
         }
         _ => {}
@@ -118,17 +136,21 @@ fn remember(world: &mut World, actor: Actor, id: &Id, before: Option<&Value>, af
     if actor == Actor::User {
         invariants.disturbed = now;
     }
+    if id.0 == Kind::Deployment {
+        image(world);
+    }
     let (Kind::Rollout, Some(after)) = (id.0, after) else { return };
+    image(world);
+    if actor == Actor::User {
+        progress::remember(world, before, after);
+    }
+    let invariants = &mut world.invariants;
     if after.pointer("/status/promoteFull") == Some(&Value::Bool(true)) {
         invariants.promoted_full = Some(now);
     }
     // Steps may ask for the same weight again; beyond that nothing comes back.
     let steps = after.pointer("/spec/strategy/canary/steps").and_then(Value::as_array).map_or(0, Vec::len);
     invariants.allowed_flips = invariants.allowed_flips.max(steps + 3);
-    let image = text(after, "/spec/template/spec/containers/0/image").to_owned();
-    if invariants.images.last().is_none_or(|(_, last)| *last != image) {
-        invariants.images.push((now, image));
-    }
     let size = after.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
     if invariants.sizes.last().is_none_or(|(_, last)| *last != size) {
         invariants.sizes.push((now, size));
@@ -143,6 +165,14 @@ fn remember(world: &mut World, actor: Actor, id: &Id, before: Option<&Value>, af
     }
 }
 
+/// Notes the image that the user wants.
+fn image(world: &mut World) {
+    let (now, image) = (world.now, text(world.template(), "/spec/containers/0/image").to_owned());
+    if world.invariants.images.last().is_none_or(|(_, last)| *last != image) {
+        world.invariants.images.push((now, image));
+    }
+}
+
 fn without_steps(mut strategy: Value) -> Value {
     if let Some(canary) = strategy.get_mut("canary").and_then(Value::as_object_mut) {
         canary.remove("steps");
@@ -151,13 +181,13 @@ fn without_steps(mut strategy: Value) -> Value {
 }
 
 fn hash_of(object: &Value) -> String {
-    text(&object["metadata"]["labels"], &format!("/{}", keys::POD_TEMPLATE_HASH)).to_owned()
+    label(object, keys::POD_TEMPLATE_HASH).to_owned()
 }
 
 /// Hash behind a Service.
 pub fn selected(world: &World, service: &str) -> String {
     let service = world.get(Kind::Service, service).unwrap_or(&Value::Null);
-    text(&service["spec"]["selector"], &format!("/{}", keys::POD_TEMPLATE_HASH)).to_owned()
+    service["spec"]["selector"][keys::POD_TEMPLATE_HASH].as_str().unwrap_or_default().to_owned()
 }
 
 /// Weights by Service, as they stand in the route, the Ingress, or the blue-green strategy.
@@ -182,7 +212,7 @@ fn service_weights(world: &World) -> Vec<(String, i64)> {
     Vec::new()
 }
 
-fn max_weight(world: &World) -> i64 {
+pub fn max_weight(world: &World) -> i64 {
     let max = world.rollout().pointer("/spec/strategy/canary/trafficRouting/maxTrafficWeight");
     max.and_then(Value::as_i64).unwrap_or(100)
 }
@@ -226,7 +256,7 @@ fn still_served(world: &World, hash: &str) -> i64 {
     shares(world).get(hash).copied().unwrap_or(0).max(if by_route { taken } else { 0 })
 }
 
-fn is_routed(world: &World) -> bool {
+pub fn is_routed(world: &World) -> bool {
     world.rollout().pointer("/spec/strategy/canary/trafficRouting").is_some()
 }
 
@@ -288,7 +318,7 @@ fn resized(world: &mut World, before: &Value, after: &Value) {
         let dynamic = canary["dynamicStableScale"] == true;
         let sized_by_steps =
             canary["steps"].as_array().into_iter().flatten().any(|s| s.get("setCanaryScale").is_some())
-                || world.invariants.steps_changed.iter().any(|at| now - at <= BLIND);
+                || world.invariants.steps_lately_changed(now);
         let promise = if hash == stable && !dynamic {
             least
         } else if hash != stable && sized_by_steps {
@@ -332,7 +362,7 @@ fn grown(world: &mut World, after: &Value, hash: &str, stable: &str, name: &str)
     }
 }
 
-fn is_own(object: &Value) -> bool {
+pub fn is_own(object: &Value) -> bool {
     text(object, "/metadata/ownerReferences/0/name") == ROLLOUT
 }
 
@@ -352,7 +382,18 @@ fn deleted(world: &mut World, before: &Value) {
 /// A destination got traffic that it did not have: somebody has to be there.
 fn must_serve(world: &mut World, hash: &str, what: &str) {
     let now = world.now;
-    if hash.is_empty() || hash.starts_with("exp-") || available(world, hash) > 0 {
+    if let Some(variant) = hash.strip_prefix("exp-") {
+        let empty = world.of_kind(Kind::Experiment).any(|(name, experiment)| {
+            variant.starts_with(name.as_str())
+                && text(experiment, "/status/phase") == "Running"
+                && int(experiment, "/status/templateStatuses/0/availableReplicas") == 0
+        });
+        if empty {
+            world.violated(format!("1: {what} {hash}, an experiment's variant without pods"));
+        }
+        return;
+    }
+    if hash.is_empty() || available(world, hash) > 0 {
         return;
     }
     let nobody = world.of_kind(Kind::ReplicaSet).filter(|(_, o)| is_own(o)).all(|(_, o)| serving(world, o) == 0);
@@ -381,6 +422,7 @@ fn switched(world: &mut World, name: &str, before: &Value, after: &Value) {
     if name != "web-preview" {
         must_serve(world, &to, &format!("switched Service {name} to"));
         active_is_full(world, name, &to);
+        progress::taken_over(world, name, before, &to);
     }
     two_at_most(world);
 }
@@ -394,15 +436,21 @@ fn active_is_full(world: &mut World, name: &str, to: &str) {
     let (now, least) = (world.now, world.invariants.least_size(world.now));
     let there = available(world, to);
     must_be_proven(world, to, "PrePromotion", "prePromotionAnalysis", "switched the active Service to");
+    progress::released(world, to);
     if there < least && !world.invariants.lately_lost(to, now) && !world.invariants.lately_changed(now) {
         world.violated(format!("2: switched the active Service to {to}, which has {there} of {least} pods"));
     }
 }
 
+/// No version was out yet that somebody could go back to.
+pub fn is_first(world: &World) -> bool {
+    world.invariants.been_stable.is_empty() || !world.invariants.progress.been_healthy
+}
+
 /// A version that has to be proven got through its analysis, unless somebody overruled that.
 fn must_be_proven(world: &mut World, hash: &str, purpose: &str, field: &str, what: &str) {
     let (now, rollout) = (world.now, world.rollout());
-    let first = world.invariants.been_stable.is_empty();
+    let first = is_first(world);
     let asked = rollout.pointer("/spec/strategy/blueGreen").is_some_and(|b| b.get(field).is_some());
     let window = rollout.pointer("/spec/rollbackWindow").is_some();
     let full = rollout.pointer("/status/promoteFull") == Some(&Value::Bool(true))
@@ -411,7 +459,6 @@ fn must_be_proven(world: &mut World, hash: &str, purpose: &str, field: &str, wha
     if first || !asked || window || full || known || world.invariants.lately_changed(now) {
         return;
     }
-    let label = |o: &Value, key: &str| text(&o["metadata"]["labels"], &format!("/{key}")).to_owned();
     let proven = world.of_kind(Kind::AnalysisRun).any(|(_, run)| {
         label(run, keys::ROLLOUT_TYPE) == purpose
             && label(run, keys::POD_TEMPLATE_HASH) == hash
@@ -436,10 +483,17 @@ fn routed(world: &mut World, id: &Id, before: Option<&Value>, after: &Value) {
     } else {
         |i| {
             let (weight, max) = ingress_weight(i);
-            vec![("canary".to_owned(), weight), ("stable".to_owned(), max - weight)]
+            vec![("web-canary".to_owned(), weight), ("web-stable".to_owned(), max - weight)]
         }
     };
-    let (old, new) = (before.map(weights).unwrap_or_default(), weights(after));
+    // Of an Ingress the roles are known, of a route the names.
+    let canary = &world.rollout()["spec"]["strategy"]["canary"];
+    let name = |service: String| match service.as_str() {
+        "canary" | "stable" => text(canary, &format!("/{service}Service")).to_owned(),
+        _ => service,
+    };
+    let named = |weights: Vec<(String, i64)>| weights.into_iter().map(|(s, w)| (name(s), w)).collect::<Vec<_>>();
+    let (old, new) = (before.map(|b| named(weights(b))).unwrap_or_default(), named(weights(after)));
     let sum: i64 = new.iter().map(|(_, w)| w).sum();
     let max = max_weight(world);
     if sum != max || new.iter().any(|(_, w)| *w < 0) {
@@ -450,6 +504,7 @@ fn routed(world: &mut World, id: &Id, before: Option<&Value>, after: &Value) {
         if *weight > had {
             let hash = selected(world, service);
             must_serve(world, &hash, &format!("raised the weight of {service} from {had} to {weight}:"));
+            progress::raised(world, &hash, *weight);
         }
     }
     if id.0 == Kind::HttpRoute {
@@ -477,6 +532,7 @@ fn status(world: &mut World, before: &Value, after: &Value) {
     if before["spec"] != after["spec"] && !before["spec"]["replicas"].is_null() {
         world.violated("7: changed the user's spec of the Rollout".to_owned());
     }
+    progress::moved(world, before, after);
     let (old, new) = (text(before, "/status/stableRS"), text(after, "/status/stableRS").to_owned());
     if old != new {
         let least = world.invariants.least_size(now);
@@ -487,7 +543,8 @@ fn status(world: &mut World, before: &Value, after: &Value) {
             None => least,
         };
         let most = world.invariants.most.get(&new).copied().unwrap_or(0);
-        if most < needed && !world.invariants.lately_changed(now) {
+        // The first version is the stable one from its beginning.
+        if !old.is_empty() && most < needed && !world.invariants.lately_changed(now) {
             world.violated(format!("2: made {new} the stable version; it never had more than {most} of {needed} pods"));
         }
         must_be_proven(world, &new, "PostPromotion", "postPromotionAnalysis", "made stable");
@@ -534,7 +591,7 @@ fn only_its_own(world: &mut World, id: &Id, before: Option<&Value>, after: &Valu
         Kind::Service => ["web-canary", "web-stable", "web-active", "web-preview"].contains(&id.1.as_str()),
         Kind::HttpRoute => id.1 == "route",
         Kind::Ingress => is_own(after),
-        Kind::Deployment => true,
+        Kind::Deployment => id.1 == text(world.rollout(), "/spec/workloadRef/name"),
         Kind::AnalysisTemplate => false,
     };
     if !own {

@@ -1,7 +1,7 @@
 //! What Kubernetes and the data plane do by themselves: ReplicaSets make pods, pods become ready or do not, nodes go
 //! away, Gateways take routes, AnalysisRuns and Experiments end in a verdict.
 
-use crate::cluster::{Actor, Happening, Id, Kind, Millis, World, int, text};
+use crate::cluster::{Actor, Happening, Id, KINDS, Kind, Millis, World, int, label, text};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tidegate_crds::keys;
@@ -57,6 +57,7 @@ pub fn happen(world: &mut World, happening: Happening) {
         Happening::Analysis(name) => analysis(world, &name),
         Happening::Experiment(name) => experiment(world, &name),
         Happening::User => crate::users::act(world),
+        Happening::Autoscaler => crate::users::autoscale(world),
         Happening::WatchBreaks(kind) => {
             world.say(|| format!("platform   the watch of {} breaks", kind.as_str()));
             world.break_watch(kind);
@@ -75,11 +76,10 @@ fn soon(world: &mut World, replica_set: &str) {
 
 /// One look of the ReplicaSet controller.
 fn sync(world: &mut World, name: &str) {
-    let Some(object) = world.get(Kind::ReplicaSet, name).cloned() else { return };
+    let Some(object) = world.kept(Kind::ReplicaSet, name) else { return };
     let wanted = int(&object, "/spec/replicas");
     let min_ready = int(&object, "/spec/minReadySeconds") * 1000;
-    let hash = object.pointer("/metadata/labels").map(|l| text(l, &format!("/{}", keys::POD_TEMPLATE_HASH)));
-    let hash = hash.unwrap_or_default().to_owned();
+    let hash = label(&object, keys::POD_TEMPLATE_HASH).to_owned();
     let now = world.now;
     // Those that serve least go first.
     let mut mine: Vec<(bool, bool, Millis, String)> = world
@@ -186,7 +186,7 @@ fn phase(object: &Value) -> String {
 
 /// An AnalysisRun starts, and later gets its verdict.
 fn analysis(world: &mut World, name: &str) {
-    let Some(run) = world.get(Kind::AnalysisRun, name).cloned() else { return };
+    let Some(run) = world.kept(Kind::AnalysisRun, name) else { return };
     let set = |world: &mut World, phase: &str, message: &str| {
         world.invariants.disturbed(world.now);
         let body = json!({"status": {"phase": phase, "message": message}});
@@ -202,7 +202,7 @@ fn analysis(world: &mut World, name: &str) {
         }
         "Running" if terminated => set(world, "Successful", "Run Terminated"),
         "Running" => {
-            let background = text(&run["metadata"]["labels"], &format!("/{}", keys::ROLLOUT_TYPE)) == "Background";
+            let background = label(&run, keys::ROLLOUT_TYPE) == "Background";
             if background && world.verdicts.is_empty() && (world.calm || world.random.percent(80)) {
                 // Goes on until it is ended.
                 return;
@@ -224,16 +224,17 @@ fn analysis(world: &mut World, name: &str) {
     }
 }
 
-/// An Experiment starts its variants, and later gets its verdict.
+/// An Experiment starts its variants, whose pods come a little later, and later gets its verdict.
 fn experiment(world: &mut World, name: &str) {
-    let Some(experiment) = world.get(Kind::Experiment, name).cloned() else { return };
+    let Some(experiment) = world.kept(Kind::Experiment, name) else { return };
     let templates = experiment.pointer("/spec/templates").and_then(Value::as_array).cloned().unwrap_or_default();
     let statuses = |available: bool, state: &str| -> Vec<Value> {
         let one = |t: &Value| {
             let variant = text(t, "/name");
             let mut status = json!({
                 "name": variant, "replicas": 1, "updatedReplicas": 1, "readyReplicas": i32::from(available),
-                "availableReplicas": i32::from(available), "status": state, "podTemplateHash": format!("exp-{variant}"),
+                "availableReplicas": i32::from(available), "status": state,
+                "podTemplateHash": format!("exp-{name}-{variant}"),
             });
             if t.get("service").is_some() {
                 status["serviceName"] = format!("{name}-{variant}").into();
@@ -255,11 +256,17 @@ fn experiment(world: &mut World, name: &str) {
                 let variant = text(template, "/name");
                 let service = json!({
                     "metadata": {"name": format!("{name}-{variant}")},
-                    "spec": {"selector": {keys::POD_TEMPLATE_HASH: format!("exp-{variant}")}},
+                    "spec": {"selector": {keys::POD_TEMPLATE_HASH: format!("exp-{name}-{variant}")}},
                 });
                 let _ = world.create(Actor::Platform, Kind::Service, &service);
             }
-            let body = json!({"status": {"phase": "Running", "templateStatuses": statuses(true, "Running")}});
+            let body = json!({"status": {"phase": "Running", "templateStatuses": statuses(false, "Progressing")}});
+            let _ = world.patch(Actor::Platform, Kind::Experiment, name, "", &body);
+            let wait = world.random.range(500, 10_000);
+            world.plan(wait, Happening::Experiment(name.to_owned()));
+        }
+        "Running" if !terminated && int(&experiment, "/status/templateStatuses/0/availableReplicas") == 0 => {
+            let body = json!({"status": {"templateStatuses": statuses(true, "Running")}});
             let _ = world.patch(Actor::Platform, Kind::Experiment, name, "", &body);
             let wait = world.random.range(1_000, 40_000);
             world.plan(wait, Happening::Experiment(name.to_owned()));
@@ -308,14 +315,13 @@ pub fn deleted(world: &mut World, id: &Id, _before: &Value) {
     match id.0 {
         Kind::ReplicaSet => world.pods.retain(|_, p| p.replica_set != id.1),
         Kind::Rollout => {
-            let owned: Vec<Id> = world
-                .objects
-                .iter()
-                .filter(|(_, o)| text(o, "/metadata/ownerReferences/0/name") == id.1)
-                .map(|(id, _)| id.clone())
-                .collect();
-            for (kind, name) in owned {
-                let _ = world.delete(Actor::Platform, kind, &name, "");
+            for kind in KINDS {
+                let own = |o: &Value| text(o, "/metadata/ownerReferences/0/name") == id.1;
+                let owned: Vec<String> =
+                    world.of_kind(kind).filter(|(_, o)| own(o)).map(|(name, _)| name.clone()).collect();
+                for name in owned {
+                    let _ = world.delete(Actor::Platform, kind, &name, "");
+                }
             }
         }
         _ => {}

@@ -9,6 +9,7 @@ use tidegate_controller::api::{Resource, resources};
 use tidegate_controller::cache::{Change, Key, Store};
 use tidegate_controller::context::{Context, Interest, Stores, Writer, naming, owned_by};
 use tidegate_controller::events::{Event, Recorder};
+use tidegate_controller::rollout::patience::Patience;
 use tidegate_controller::rollout::{act, decide, observe};
 use tidegate_controller::worker::Failure;
 use tidegate_traffic::RouterOptions;
@@ -31,11 +32,15 @@ pub struct Process {
     context: Context,
     interest: Arc<Interest>,
     router_options: RouterOptions,
+    /// By kind.
+    stores: Vec<Arc<Store>>,
     /// The queue holds the Rollout.
     asked: Arc<AtomicBool>,
     /// When the next pass is due.
     pub due: Option<Millis>,
     failures: u32,
+    /// Of the controller's memory: a restart forgets it.
+    patience: Patience,
     pub events: Vec<Event>,
     pub passes: u64,
 }
@@ -73,8 +78,8 @@ impl Process {
         locked.disconnect();
         locked.killed = false;
         locked.say(|| "process    starts".to_owned());
-        for kind in KINDS {
-            let store = stores.of(&resource(kind));
+        let by_kind: Vec<Arc<Store>> = KINDS.iter().map(|kind| stores.of(&resource(*kind))).collect();
+        for (kind, store) in KINDS.into_iter().zip(&by_kind) {
             store.list_started();
             for (_, object) in locked.of_kind(kind) {
                 if kind != Kind::ReplicaSet || is_watched(object) {
@@ -87,9 +92,11 @@ impl Process {
             context,
             interest,
             router_options: RouterOptions::default(),
+            stores: by_kind,
             asked,
             due: Some(locked.now),
             failures: 0,
+            patience: Patience::default(),
             events: Vec::new(),
             passes: 0,
         }
@@ -104,16 +111,16 @@ impl Process {
             }
             match world.deliveries.remove(&key) {
                 Some(Delivery::Event { id, version, object }) => {
-                    let store = self.context.stores.of(&resource(id.0));
+                    let store = &self.stores[id.0 as usize];
                     match object {
-                        Some(object) => store.apply(object),
+                        Some(object) => store.apply(Arc::unwrap_or_clone(object)),
                         None => store.remove(&Key::new(NAMESPACE, &id.1), version),
                     }
                 }
                 Some(Delivery::List { kind, objects }) => {
-                    let store = self.context.stores.of(&resource(kind));
+                    let store = &self.stores[kind as usize];
                     store.list_started();
-                    objects.into_iter().for_each(|object| store.apply(object));
+                    objects.into_iter().for_each(|object| store.apply(Arc::unwrap_or_clone(object)));
                     store.list_done();
                 }
                 None => {}
@@ -146,9 +153,11 @@ impl Process {
             Some(Ok(Some(snapshot))) => snapshot,
         };
         let now = world.lock().unwrap().timestamp();
-        let decision = decide(&snapshot, now);
+        let mut decision = decide(&snapshot, now);
         {
             let mut world = world.lock().unwrap();
+            world.invariants.progress.pass_begun = world.now;
+            crate::progress::in_order(&mut world, &snapshot, &decision);
             if world.random.permille(20) && decide(&snapshot, now) != decision {
                 world.violated("decide is not pure: the same snapshot gave two decisions");
             }
@@ -156,9 +165,12 @@ impl Process {
                 world.say(|| format!("decides    {why}"));
             }
         }
+        let held = self.patience.hold(&key, &mut decision, &snapshot.rollout.status, now);
+        let wait = [decision.wake.map(|at| at.duration_since(now)), held].into_iter().flatten().min();
+        let wait = wait.map(|wait| i64::try_from(wait.as_millis()).unwrap_or(RESYNC));
         let begun = world.lock().unwrap().now;
         let writer = Writer { api: self.context.api.as_ref(), stores: &self.context.stores };
-        match act::act(&writer, &snapshot, &decision).now_or_never() {
+        match act::act(&writer, &snapshot, &decision, &mut Vec::new()).now_or_never() {
             None => return Outcome::Killed,
             Some(Err(failure)) => return self.failed(world, &failure),
             Some(Ok(())) => {}
@@ -169,7 +181,6 @@ impl Process {
             world.say(|| format!("event      {} {}", event.reason, event.message));
         }
         self.events.extend(decision.events);
-        let wait = decision.wake.map(|at| at.as_millisecond() - now.as_millisecond());
         let after = wait.map_or(RESYNC, |wait| wait.clamp(FLOOR, RESYNC));
         self.due = Some(world.now + after - (world.now - begun).min(0));
         self.asked(world.now);

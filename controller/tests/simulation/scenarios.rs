@@ -1,6 +1,6 @@
 //! Scenes that have to go one way only, and the troubles of the peers' users.
 
-use crate::cluster::{Actor, Kind, ROLLOUT, World, int, text};
+use crate::cluster::{Actor, Kind, ROLLOUT, World, int, label, text};
 use crate::invariants::{selected, shares};
 use crate::platform::available;
 use crate::simulation::Simulation;
@@ -64,7 +64,7 @@ fn hash_of_image(world: &World, image: &str) -> String {
         .of_kind(Kind::ReplicaSet)
         .find(|(_, o)| text(o, "/spec/template/spec/containers/0/image") == image)
         .unwrap();
-    text(&object["metadata"]["labels"], &format!("/{}", keys::POD_TEMPLATE_HASH)).to_owned()
+    label(object, keys::POD_TEMPLATE_HASH).to_owned()
 }
 
 fn size_of_image(world: &World, image: &str) -> i64 {
@@ -129,7 +129,12 @@ fn a_canary_goes_20_pause_50_and_out() {
     assert_eq!((share_of_image(&simulation, "web:2"), size_of_image(&simulation.world(), "web:2")), (20, 1));
     assert_eq!(size_of_image(&simulation.world(), "web:1"), 5, "with routing the stable version stays whole");
     users::promote(&mut simulation.world());
-    simulation.run_for(25_000);
+    // Pods take their time; the pause after the weight is thirty seconds.
+    let mut seconds = 0;
+    while share_of_image(&simulation, "web:2") != 50 && seconds < 120 {
+        simulation.run_for(1000);
+        seconds += 1;
+    }
     assert_eq!(share_of_image(&simulation, "web:2"), 50);
     simulation.run_for(WHILE);
     assert_phase(&simulation, "Healthy", "");

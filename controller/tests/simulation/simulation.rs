@@ -191,6 +191,11 @@ impl Simulation {
             if there < size {
                 world.violated(format!("5: healthy with {there} of {size} pods"));
             }
+            let reference = &rollout["spec"]["workloadRef"];
+            let pods = world.get(Kind::Deployment, text(reference, "/name")).map_or(0, |d| int(d, "/spec/replicas"));
+            if pods > 0 && reference["scaleDown"].as_str().is_some_and(|mode| mode != "never") {
+                world.violated(format!("5: healthy, and the referenced Deployment still has {pods} pods"));
+            }
         }
         if let Some((at, hash, index)) = world.user.promoted.clone()
             && phase == "Paused"
@@ -215,7 +220,7 @@ impl Simulation {
         self.run_for(2 * 3_600_000);
         let mut world = self.world();
         let phase = text(world.rollout(), "/status/phase").to_owned();
-        let good = !is_bad(&world.rollout()["spec"]["template"]);
+        let good = !is_bad(world.template());
         if phase != "Healthy" && good && world.violation.is_none() {
             let message = text(world.rollout(), "/status/message").to_owned();
             world.violated(format!("5: a full promotion of a good version ends as {phase} ({message})"));
@@ -288,6 +293,9 @@ fn weather(world: &mut World) {
             let at = world.random.range(1_000, length);
             world.plan(at, happening.clone());
         }
+    }
+    if world.random.percent(10) {
+        world.plan(30_000, Happening::Autoscaler);
     }
     let breaks = if level == 0 { 0 } else { world.random.range(0, 4) };
     for _ in 0..breaks {

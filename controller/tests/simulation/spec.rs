@@ -1,8 +1,11 @@
 //! Rollouts drawn at random from the whole specification, and what has to be there for them.
 
-use crate::cluster::{Actor, Kind, ROLLOUT, World};
+use crate::cluster::{Actor, Kind, ROLLOUT, World, text};
 use crate::random::Random;
 use serde_json::{Value, json};
+
+/// The Deployment to which a Rollout may refer.
+pub const WORKLOAD: &str = "web-before";
 
 /// A pod template with this image.
 pub fn template(image: &str) -> Value {
@@ -245,6 +248,16 @@ pub fn random_rollout(random: &mut Random) -> Value {
     if random.percent(20) {
         rollout["spec"]["rollbackWindow"] = json!({"revisions": random.range(1, 3)});
     }
+    if random.percent(12) {
+        let mut reference = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": WORKLOAD});
+        if random.percent(75) {
+            reference["scaleDown"] = json!(random.pick(&["never", "onsuccess", "progressively", "progressively"]));
+        }
+        rollout["spec"]["workloadRef"] = reference;
+        for part in ["template", "selector"] {
+            rollout["spec"].as_object_mut().map(|spec| spec.remove(part));
+        }
+    }
     if random.percent(20) {
         let limit = random.range(0, 2);
         rollout["spec"]["analysis"] = json!({"successfulRunHistoryLimit": limit, "unsuccessfulRunHistoryLimit": limit});
@@ -329,6 +342,14 @@ pub fn furnish(world: &mut World, rollout: &Value) {
         }]},
     });
     let _ = world.create(Actor::User, Kind::AnalysisTemplate, &check);
+    if let Some(reference) = rollout.pointer("/spec/workloadRef") {
+        let pods = rollout.pointer("/spec/replicas").cloned().unwrap_or_else(|| json!(1));
+        let deployment = json!({
+            "metadata": {"name": text(reference, "/name"), "labels": {"user": "l"}, "annotations": {"user": "a"}},
+            "spec": {"replicas": pods, "selector": {"matchLabels": {"app": "web"}}, "template": template("web:1")},
+        });
+        let _ = world.create(Actor::User, Kind::Deployment, &deployment);
+    }
     // Somebody else's pods, that the Rollout's selector would select were they not owned.
     let foreign = json!({
         "metadata": {

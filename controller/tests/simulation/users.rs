@@ -1,6 +1,6 @@
 //! People: they apply, promote, abort, retry, pause, scale, restart, undo and delete pods, at any moment.
 
-use crate::cluster::{Actor, Happening, Kind, Millis, ROLLOUT, World, int, text};
+use crate::cluster::{Actor, Happening, Kind, Millis, ROLLOUT, World, int, label, text};
 use crate::platform::is_bad;
 use crate::spec;
 use serde_json::{Value, json};
@@ -17,8 +17,6 @@ pub struct User {
     pub pace: Millis,
     /// The last thing done was to promote a pause: when, which version and step.
     pub promoted: Option<(Millis, String, i64)>,
-    /// Leaves the Rollout's size and template alone.
-    pub only_template: bool,
 }
 
 pub fn patch_rollout(world: &mut World, subresource: &str, body: &Value) {
@@ -28,7 +26,29 @@ pub fn patch_rollout(world: &mut World, subresource: &str, body: &Value) {
 /// Applies a template with this image.
 pub fn apply_image(world: &mut World, image: &str) {
     world.user.promoted = None;
-    patch_rollout(world, "", &json!({"spec": {"template": spec::template(image)}}));
+    let body = json!({"spec": {"template": spec::template(image)}});
+    if world.rollout().pointer("/spec/workloadRef").is_some() {
+        patch_workload(world, &body);
+    } else {
+        patch_rollout(world, "", &body);
+    }
+}
+
+/// Changes the Deployment to which the Rollout refers.
+pub fn patch_workload(world: &mut World, body: &Value) {
+    let name = text(world.rollout(), "/spec/workloadRef/name").to_owned();
+    let _ = world.patch(Actor::User, Kind::Deployment, &name, "", body);
+}
+
+/// Follows the load up and down.
+pub fn autoscale(world: &mut World) {
+    let size = int(world.rollout(), "/spec/replicas");
+    if size > 0 {
+        let pods = (size + world.random.pick(&[-2, -1, -1, 1, 1, 2])).clamp(1, 10);
+        patch_rollout(world, "", &json!({"spec": {"replicas": pods}}));
+    }
+    let after = world.random.range(5_000, 60_000);
+    world.plan(after, Happening::Autoscaler);
 }
 
 /// A new version.
@@ -87,7 +107,7 @@ pub fn promote_full(world: &mut World) {
 
 /// The image of the ReplicaSet with this hash.
 pub fn image_of(world: &World, hash: &str) -> Option<String> {
-    let of = |o: &Value| text(&o["metadata"]["labels"], &format!("/{}", keys::POD_TEMPLATE_HASH)) == hash;
+    let of = |o: &Value| label(o, keys::POD_TEMPLATE_HASH) == hash;
     let (_, found) = world.of_kind(Kind::ReplicaSet).find(|(_, o)| of(o))?;
     Some(text(found, "/spec/template/spec/containers/0/image").to_owned())
 }
@@ -142,10 +162,15 @@ pub fn act(world: &mut World) {
             let paused = world.rollout().pointer("/spec/paused") == Some(&Value::Bool(true));
             patch_rollout(world, "", &json!({"spec": {"paused": !paused}}));
         }
-        75..=83 if !world.user.only_template => {
+        75..=83 => {
             world.user.promoted = None;
             let pods = if world.random.percent(5) { 0 } else { world.random.range(1, 10) };
             patch_rollout(world, "", &json!({"spec": {"replicas": pods}}));
+        }
+        84 if world.rollout().pointer("/spec/workloadRef").is_some() => {
+            // Somebody applies the old manifest of the Deployment again, with its pods.
+            let pods = world.random.range(1, 4);
+            patch_workload(world, &json!({"spec": {"replicas": pods}}));
         }
         84..=86 => {
             let at = world.now + world.random.range(0, 20_000);
@@ -175,7 +200,7 @@ pub fn act(world: &mut World) {
 /// Whatever state the Rollout is in: somebody wants a good version out now.
 pub fn finish(world: &mut World) {
     let rollout = world.rollout().clone();
-    if is_bad(&rollout["spec"]["template"]) {
+    if is_bad(world.template()) {
         release(world, false);
     }
     patch_rollout(world, "", &json!({"spec": {"paused": false}}));
