@@ -1,5 +1,6 @@
 //! A map of bounded weight that forgets what was not used for longest.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
@@ -28,7 +29,10 @@ impl<K: Hash + Eq + Clone, V> Lru<K, V> {
     }
 
     /// Finds and counts as used.
-    pub fn get(&mut self, key: &K) -> Option<&mut V> {
+    pub fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
         self.clock += 1;
         let entry = self.entries.get_mut(key)?;
         if let Some(key) = self.order.remove(&entry.used) {

@@ -101,12 +101,12 @@ impl Traces {
     }
 
     pub fn candidates(&mut self, parameters: &str) -> Vec<Trace> {
-        self.0.get(&parameters.to_string()).map(|traces| traces.clone()).unwrap_or_default()
+        self.0.get(parameters).map(|traces| traces.clone()).unwrap_or_default()
     }
 
     /// Moves a trace that was good to the front.
     pub fn touch(&mut self, parameters: &str, trace: &Trace) {
-        if let Some(traces) = self.0.get(&parameters.to_string())
+        if let Some(traces) = self.0.get(parameters)
             && let Some(at) = traces.iter().position(|known| Arc::ptr_eq(&known.0, &trace.0))
         {
             traces[..=at].rotate_right(1);

@@ -85,7 +85,7 @@ impl Objects {
 
     /// The parsed tree with this name.
     pub(crate) async fn tree(self: &Arc<Self>, oid: &str) -> Result<Arc<[TreeEntry]>, RepoError> {
-        if let Some(tree) = lock(&self.trees).get(&oid.to_string()) {
+        if let Some(tree) = lock(&self.trees).get(oid) {
             return Ok(tree.clone());
         }
         let (kind, content) = self.read(oid).await?.ok_or_else(|| self.damaged(format!("tree {oid} is missing")))?;
@@ -210,6 +210,20 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The line with this name. Git sorts directories as if their names ended in `/`.
+pub(crate) fn entry<'a>(tree: &'a [TreeEntry], name: &str) -> Option<&'a TreeEntry> {
+    let ending = |is_directory: bool| if is_directory { "/" } else { "" };
+    let search = |is_directory: bool| {
+        let wanted = || name.bytes().chain(ending(is_directory).bytes());
+        let at = tree.binary_search_by(|line| {
+            line.name.bytes().chain(ending(line.mode == Mode::Directory).bytes()).cmp(wanted())
+        });
+        at.ok().map(|at| &tree[at]).filter(|line| *line.name == *name)
+    };
+    // Names with replacements may be in another order.
+    search(true).or_else(|| search(false)).or_else(|| tree.iter().find(|line| *line.name == *name))
+}
+
 /// Parses a tree object: mode, blank, name, NUL, 20 bytes. Names that are not UTF-8 are shown with replacements.
 fn parse_tree(mut content: &[u8]) -> Option<Vec<TreeEntry>> {
     let mut entries = Vec::new();
@@ -243,6 +257,27 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_found_by_name() {
+        let line = |name: &str, mode: Mode| TreeEntry { name: name.into(), mode, oid: "".into() };
+        // As Git sorts them: `a.b` before `a/`, `a0` after it; the last two by bytes that were replaced.
+        let tree = [
+            line("a.b", Mode::File),
+            line("a", Mode::Directory),
+            line("a0", Mode::File),
+            line("b", Mode::Executable),
+            line("z\u{fffd}", Mode::File),
+            line("z\u{e9}", Mode::File),
+        ];
+        for wanted in &tree {
+            assert_eq!(entry(&tree, &wanted.name), Some(wanted));
+        }
+        for missing in ["", "A", "a.", "a/", "c", "zz"] {
+            assert_eq!(entry(&tree, missing), None, "{missing:?}");
+        }
+        assert_eq!(entry(&[], "a"), None);
+    }
 
     #[test]
     fn trees_are_parsed() {

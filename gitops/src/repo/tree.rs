@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::error::RepoError;
-use super::objects::{Mode, Objects, TreeEntry};
+use super::objects::{Mode, Objects, TreeEntry, entry};
 
 /// How many symbolic links one path may follow.
 const MAX_LINKS: usize = 40;
@@ -109,7 +109,7 @@ impl Snapshot {
             }
             let Some((dir, oid)) = above.last() else { return Ok(Err(Astray::Outside)) };
             let tree = self.objects.tree(oid).await?;
-            let Some(entry) = tree.iter().find(|entry| *entry.name == *name) else { return Ok(Ok(None)) };
+            let Some(entry) = entry(&tree, &name) else { return Ok(Ok(None)) };
             let path = if dir.is_empty() { name } else { format!("{dir}/{name}") };
             let oid = entry.oid.to_string();
             match entry.mode {

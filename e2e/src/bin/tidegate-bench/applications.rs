@@ -1,18 +1,19 @@
 //! What Applications cost: the first sync of all of them from one repository, and commits that touch one.
 
 use std::collections::HashSet;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use futures::{StreamExt, TryStreamExt};
 use kube::Api;
-use kube::api::{DynamicObject, PostParams, WatchEvent, WatchParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams, WatchEvent, WatchParams};
 use serde_json::{Value, json};
 use tidegate_e2e::process::say;
 use tidegate_e2e::{Cluster, Nodes, Options, Repository, audit};
 
-use crate::measured::Measured;
+use crate::measured::{Measured, wait};
 use crate::phase::{self, Phase};
 use crate::{Common, WRITERS, api, on_cluster};
 
@@ -31,6 +32,9 @@ pub struct Flags {
     /// Seconds for which what is idle is looked at.
     #[arg(long, default_value_t = 60)]
     idle: u64,
+    /// Leave out making the same objects without Applications.
+    #[arg(long)]
+    no_floor: bool,
     /// Print the requests to the API server by verb and resource.
     #[arg(long)]
     requests: bool,
@@ -41,6 +45,8 @@ pub struct Flags {
 /// Where the Applications are, and where what they deploy goes.
 const HOME: &str = "default";
 const NAMESPACE: &str = "shop";
+/// Where the same objects are made without Applications.
+const FLOOR: &str = "floor";
 const WEBHOOK_PORT: u16 = 18085;
 /// Longest time for one phase.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -55,11 +61,18 @@ pub fn run(flags: &Flags) -> Result<()> {
 
 async fn measure(flags: &Flags, cluster: &Cluster) -> Result<()> {
     let client = cluster.client().await?;
-    let made = cluster.kubectl().args(["create", "namespace", NAMESPACE]).status()?;
-    ensure!(made.success(), "namespace {NAMESPACE} cannot be made");
+    for namespace in [NAMESPACE, FLOOR] {
+        let made = cluster.kubectl().args(["create", "namespace", namespace]).stdout(Stdio::null()).status()?;
+        ensure!(made.success(), "namespace {namespace} cannot be made");
+    }
+    let mut phases = Vec::new();
+    if !flags.no_floor {
+        say(&format!("{} times the same objects without Applications", flags.count));
+        phases.push(floor(&client, flags).await?);
+    }
     let repository = cluster.git()?.create("shop")?;
-    let files: Vec<(String, String)> = (0..flags.count).flat_map(|i| files(&name(i), flags.pods, 0)).collect();
-    commit(&repository, "All", &files)?;
+    let all: Vec<(String, String)> = (0..flags.count).flat_map(|i| files(&name(i), flags.pods, 0)).collect();
+    commit(&repository, "All", &all)?;
 
     let copies = tempfile::Builder::new().prefix("tidegate-bench-").tempdir()?;
     let copies = copies.path().display().to_string();
@@ -67,13 +80,14 @@ async fn measure(flags: &Flags, cluster: &Cluster) -> Result<()> {
     let mut controller = Measured::start(&flags.common, cluster, &args)?;
     controller.ready().await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let mut phases = vec![Phase { name: "idle, empty".into(), memory: controller.memory(), ..Phase::default() }];
+    phases.push(Phase { name: "idle, empty".into(), memory: controller.memory(), ..Phase::default() });
 
     let apps = api(&client, "argoproj.io/v1alpha1", "Application", HOME);
     say(&format!("{} Applications", flags.count));
     let since = jiff::Timestamp::now();
     let mark = controller.mark().await?;
-    let (created, done) = tokio::join!(create(&apps, &repository, flags.count), all_done(&apps, flags.count));
+    let (created, done) =
+        tokio::join!(create(&apps, &repository, flags.count), all_done(&apps, flags.count, |app| is_synced(app, None)));
     created?;
     done?;
     phases.push(controller.since(&mark, "all created, until Synced and Healthy").await?);
@@ -152,8 +166,8 @@ fn name(index: usize) -> String {
     format!("app-{index:05}")
 }
 
-/// The files of an Application, the ConfigMap first.
-fn files(name: &str, pods: usize, value: usize) -> Vec<(String, String)> {
+/// The objects of an Application, the ConfigMap first.
+fn objects(name: &str, pods: usize, value: usize) -> [Value; 3] {
     let labels = json!({"app": name});
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
         "data": {"value": value.to_string()}});
@@ -166,11 +180,43 @@ fn files(name: &str, pods: usize, value: usize) -> Vec<(String, String)> {
             "ports": [{"containerPort": 8080}], "envFrom": [{"configMapRef": {"name": name}}],
             "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}}}]},
     }}});
+    [map, service, deployment]
+}
+
+/// The files of an Application, that of the ConfigMap first.
+fn files(name: &str, pods: usize, value: usize) -> Vec<(String, String)> {
     let yaml = |object: &Value| serde_saphyr::to_string(object).unwrap_or_else(|_| object.to_string());
-    [("configmap", map), ("service", service), ("deployment", deployment)]
-        .iter()
-        .map(|(file, object)| (format!("apps/{name}/{file}.yaml"), yaml(object)))
-        .collect()
+    let file = |object: &Value| format!("apps/{name}/{}.yaml", text(object, "/kind").to_lowercase());
+    objects(name, pods, value).iter().map(|object| (file(object), yaml(object))).collect()
+}
+
+/// Makes the objects of all Applications, as fast as a client can, and waits until the Deployments are available.
+async fn floor(client: &kube::Client, flags: &Flags) -> Result<Phase> {
+    let begun = Instant::now();
+    let make = |i: usize| async move {
+        for object in objects(&name(i), flags.pods, 0) {
+            let api = api(client, text(&object, "/apiVersion"), text(&object, "/kind"), FLOOR);
+            api.create(&PostParams::default(), &serde_json::from_value(object)?).await.with_context(|| name(i))?;
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    futures::stream::iter((0..flags.count).map(make)).buffer_unordered(WRITERS).try_collect::<()>().await?;
+    let deployments = api(client, "apps/v1", "Deployment", FLOOR);
+    let int = |object: &Value, pointer: &str| object.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+    all_done(&deployments, flags.count, |found| {
+        int(found, "/status/observedGeneration") > 0 && int(found, "/status/availableReplicas") == flags.pods as u64
+    })
+    .await?;
+    let wall = begun.elapsed().as_secs_f64();
+    for kind in ["Deployment", "Service", "ConfigMap"] {
+        let version = if kind == "Deployment" { "apps/v1" } else { "v1" };
+        let api = api(client, version, kind, FLOOR);
+        for i in 0..flags.count {
+            api.delete(&name(i), &DeleteParams::default()).await?;
+        }
+    }
+    wait(|| async { Ok(api(client, "v1", "Pod", FLOOR).list(&ListParams::default()).await?.items.is_empty()) }).await?;
+    Ok(Phase { name: "the same objects without Applications (floor)".into(), wall, ..Phase::default() })
 }
 
 fn commit(repository: &Repository, message: &str, files: &[(String, String)]) -> Result<String> {
@@ -212,17 +258,17 @@ fn is_synced(app: &Value, commit: Option<&str>) -> bool {
         && commit.is_none_or(|commit| applied == commit && text(app, "/status/sync/revision") == commit)
 }
 
-/// Waits until all Applications are Synced and Healthy.
-async fn all_done(apps: &Api<DynamicObject>, count: usize) -> Result<()> {
+/// Waits until all objects satisfy a condition.
+async fn all_done(api: &Api<DynamicObject>, count: usize, is_done: impl Fn(&Value) -> bool) -> Result<()> {
     let begun = Instant::now();
     let mut done: HashSet<String> = HashSet::new();
     loop {
-        let mut stream = apps.watch(&WatchParams::default(), "0").await?.boxed();
+        let mut stream = api.watch(&WatchParams::default(), "0").await?.boxed();
         while let Some(event) = stream.next().await {
             // A watch that ends is begun again.
-            let Ok(WatchEvent::Added(app) | WatchEvent::Modified(app)) = event else { break };
-            let name = app.metadata.name.unwrap_or_default();
-            if is_synced(&app.data, None) {
+            let Ok(WatchEvent::Added(found) | WatchEvent::Modified(found)) = event else { break };
+            let name = found.metadata.name.unwrap_or_default();
+            if is_done(&found.data) {
                 done.insert(name)
             } else {
                 done.remove(&name)
@@ -231,7 +277,7 @@ async fn all_done(apps: &Api<DynamicObject>, count: usize) -> Result<()> {
                 return Ok(());
             }
         }
-        ensure!(begun.elapsed() < PATIENCE, "{} of {count} Applications after {PATIENCE:?}", done.len());
+        ensure!(begun.elapsed() < PATIENCE, "{} of {count} objects after {PATIENCE:?}", done.len());
     }
 }
 
