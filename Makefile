@@ -18,7 +18,8 @@ help:
 	@echo 'make test    all tests: unit, property, and end to end on a real cluster (root)'
 	@echo 'make unit    the tests that need no cluster'
 	@echo 'make e2e     the end-to-end tests (root); TESTS=name runs those whose name holds it'
-	@echo 'make bench   what Rollouts cost beside plain Deployments, on simulated nodes (root; minutes)'
+	@echo 'make bench   what Rollouts cost beside plain Deployments, on simulated nodes (root; minutes);'
+	@echo '             BENCH=applications: what Applications cost'
 	@echo 'make check   formatting and lints'
 
 # All binaries of the harness: the clusters' images are made from them.
@@ -50,7 +51,7 @@ e2e:
 
 bench: harness
 	$(CARGO) build --release --package tidegate --bin tidegate
-	$(CARGO) run --quiet --package tidegate-e2e --bin tidegate-bench -- --tidegate target/release/tidegate $(BENCH)
+	$(CARGO) run --quiet --package tidegate-e2e --bin tidegate-bench -- $(BENCH)
 
 check:
 	$(CARGO) fmt --all --check
