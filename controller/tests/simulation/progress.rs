@@ -61,8 +61,10 @@ fn overruled(world: &World) -> bool {
         || world.invariants.steps_lately_changed(world.now)
 }
 
-fn long_paused(world: &World) -> bool {
-    world.invariants.progress.paused.is_some_and(|since| world.now - since > BLIND)
+/// The user had paused before the pass began, and the controller could know it.
+fn is_paused(world: &World) -> bool {
+    let (progress, known) = (&world.invariants.progress, world.invariants.blind_until);
+    progress.paused.is_some_and(|since| progress.pass_begun > known.max(since + 2_000)) && !is_first(world)
 }
 
 /// The controller wrote the Rollout's status.
@@ -72,6 +74,10 @@ pub fn moved(world: &mut World, before: &Value, after: &Value) {
     }
     let hash = text(after, "/status/currentPodHash");
     world.invariants.progress.stays.remove(hash);
+    let before_it = text(before, "/status/currentPodHash");
+    if hash != before_it && !before_it.is_empty() && on(after, "/status/promoteFull") {
+        world.violated(format!("8: the full promotion of {before_it} passed over to {hash}"));
+    }
     let (old, new) = (text(before, "/status/stableRS"), text(after, "/status/stableRS"));
     if old != new {
         replaced(world, before, old, new);
@@ -79,11 +85,14 @@ pub fn moved(world: &mut World, before: &Value, after: &Value) {
     }
     let (from, to) = (int(before, "/status/currentStepIndex"), int(after, "/status/currentStepIndex"));
     let other = hash != text(before, "/status/currentPodHash") || hash == new;
-    if to <= from || other || after.pointer("/spec/strategy/canary").is_none() || overruled(world) {
+    if to <= from || other || after.pointer("/spec/strategy/canary").is_none() {
         return;
     }
-    if long_paused(world) {
+    if is_paused(world) {
         world.violated(format!("8: went on to step {to} while the user paused"));
+    }
+    if overruled(world) {
+        return;
     }
     for index in from..to {
         let Some(step) = usize::try_from(index).ok().and_then(|i| steps(after).get(i)) else { continue };
@@ -146,7 +155,7 @@ fn replaced(world: &mut World, before: &Value, old: &str, new: &str) {
     if rollout.pointer("/spec/strategy/canary").is_some() && index < count && !overruled(world) {
         world.violated(format!("8: made {new} stable at step {index} of {count}"));
     }
-    if long_paused(world) && !overruled(world) {
+    if is_paused(world) {
         world.violated(format!("8: made {new} stable while the user paused"));
     }
     let strategy = rollout.pointer("/spec/strategy/blueGreen").or_else(|| rollout.pointer("/spec/strategy/canary"));
@@ -219,7 +228,7 @@ pub fn released(world: &mut World, to: &str) {
     if known || overruled(world) {
         return;
     }
-    if long_paused(world) {
+    if is_paused(world) {
         world.violated(format!("8: switched the active Service to {to} while the user paused"));
     }
     let promoted = world.invariants.progress.promoted.iter().any(|hash| hash == to);

@@ -520,8 +520,13 @@ fn a_retry_has_to_be_proven_again() {
     let mut simulation = deployed(3, &blue_green(&json!({ "prePromotionAnalysis": analysis })));
     simulation.world().verdicts = vec!["Failed", "Failed"];
     users::release(&mut simulation.world(), false);
-    simulation.run_for(70_000);
+    let mut seconds = 0;
+    while status(&simulation, "phase") != "Degraded" && seconds < 120 {
+        simulation.run_for(1000);
+        seconds += 1;
+    }
     assert_phase(&simulation, "Degraded", "RolloutAborted");
+    assert_eq!(size_of_image(&simulation.world(), "web:2"), 3, "its pods still stand");
     users::retry(&mut simulation.world());
     simulation.run_for(WHILE);
     assert_phase(&simulation, "Degraded", "RolloutAborted");
