@@ -103,6 +103,8 @@ fn rollout_index(object: &Value) -> Vec<String> {
     let namespace = rollout.namespace();
     let mut index: BTreeSet<String> = uid_index(object).into_iter().collect();
     index.extend(crate::rollout::service_names(&rollout).iter().map(|name| naming("Service", namespace, name)));
+    let rule = crate::rollout::destination_rule_name(&rollout);
+    index.extend(rule.map(|name| naming(crate::rollout::DESTINATION_RULE, namespace, name)));
     for (name, cluster) in crate::rollout::template_names(&rollout) {
         index.insert(if cluster {
             naming("ClusterAnalysisTemplate", "", &name)

@@ -14,6 +14,9 @@ pub const WORKLOAD_GENERATION: &str = "rollout.argoproj.io/workload-generation";
 pub const EPHEMERAL_METADATA: &str = "rollout.argoproj.io/ephemeral-metadata";
 /// RFC 3339 time after which an old ReplicaSet is scaled down. Without a prefix, as the peer writes it.
 pub const SCALE_DOWN_DEADLINE: &str = "scale-down-deadline";
+/// On a ReplicaSet whose update was aborted, until it becomes the stable version after all: it stands until its time is
+/// over, but nobody goes back to it as to a version that was in use. Tidegate's own.
+pub const ABORTED: &str = "rollout.tidegate.dev/aborted";
 /// Name of the Rollout that manages a Service, DestinationRule or VirtualNode.
 pub const MANAGED_BY: &str = "argo-rollouts.argoproj.io/managed-by-rollouts";
 /// Label that hands an object to the controller with that instance id.

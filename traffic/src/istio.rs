@@ -16,6 +16,27 @@ use tidegate_crds::rollout::{
     StringMatch,
 };
 
+/// The Rollout that a DestinationRule says it is managed by.
+pub fn rule_is_managed_by(rule: &Value) -> Option<&str> {
+    rule.pointer("/metadata/annotations")?.get(keys::MANAGED_BY)?.as_str()
+}
+
+/// The merge patch that gives a DestinationRule back to its user: its subsets select no hash any more. `None` when there
+/// is nothing of ours in it.
+pub fn released_rule(rule: &Value) -> Option<Value> {
+    rule_is_managed_by(rule)?;
+    let mut subsets = list(rule, "/spec/subsets").to_vec();
+    for subset in &mut subsets {
+        if let Some(labels) = subset.get_mut("labels").and_then(Value::as_object_mut) {
+            labels.remove(keys::POD_TEMPLATE_HASH);
+        }
+    }
+    Some(json!({
+        "metadata": {"annotations": {keys::MANAGED_BY: null}},
+        "spec": {"subsets": subsets},
+    }))
+}
+
 /// Edits VirtualServices and a DestinationRule.
 #[derive(Debug)]
 pub(crate) struct Istio {

@@ -24,6 +24,7 @@ mod properties;
 mod smi;
 mod traefik;
 
+pub use istio::{released_rule, rule_is_managed_by};
 pub use object::{ObjectRef, Objects, Read, Refused};
 pub use plan::{Plan, RouterError, RouterEvent, Write};
 

@@ -14,7 +14,7 @@ use tidegate_crds::{keys, patch};
 use tidegate_traffic::{ObjectRef, Write};
 
 /// Makes the writes of `decision` in order, the status last. Stops at the first that fails; what was written stays, and
-/// the next pass goes on from there. What is to be told of a failure goes to `told`.
+/// the next pass goes on from there. Events are told just before the status is written: who sees the status finds them.
 ///
 /// # Errors
 /// When a write fails.
@@ -22,7 +22,7 @@ pub async fn act(
     writer: &Writer<'_>,
     snapshot: &Snapshot,
     decision: &Decision,
-    told: &mut Vec<Event>,
+    tell: &mut (dyn FnMut(Event) + Send),
 ) -> Result<(), Failure> {
     let rollout = &snapshot.rollout;
     let (namespace, name) = (rollout.namespace(), rollout.name());
@@ -44,7 +44,7 @@ pub async fn act(
                 writer.merge(&resources::REPLICA_SET, namespace, name, "", &body).await?;
             }
             Action::CreateReplicaSet { name, object } => {
-                create_replica_set(writer, snapshot, decision, name, object, told).await?;
+                create_replica_set(writer, snapshot, decision, name, object, tell).await?;
             }
             Action::PatchReplicaSet { name, change } => {
                 let seen = snapshot.replica_sets.iter().find(|rs| rs.name == *name);
@@ -107,6 +107,7 @@ pub async fn act(
             }
         }
     }
+    decision.events.iter().cloned().for_each(tell);
     write_status(writer, snapshot, decision, version).await
 }
 
@@ -133,8 +134,8 @@ async fn write_status(
     let Some(body) = status_patch(&rollout.status, &decision.status) else { return Ok(()) };
     let mut body = body;
     body["metadata"] = json!({"resourceVersion": version});
-    writer.merge(&resources::ROLLOUT, rollout.namespace(), rollout.name(), "status", &body).await?;
-    Ok(())
+    // A Rollout that is gone needs no status.
+    tolerate_gone(writer.merge(&resources::ROLLOUT, rollout.namespace(), rollout.name(), "status", &body).await)
 }
 
 /// The merge patch from one status to another; `None` when nothing changed.
@@ -185,7 +186,7 @@ async fn create_replica_set(
     decision: &Decision,
     name: &str,
     object: &Value,
-    told: &mut Vec<Event>,
+    tell: &mut (dyn FnMut(Event) + Send),
 ) -> Result<(), Failure> {
     let rollout = &snapshot.rollout;
     let namespace = rollout.namespace();
@@ -195,7 +196,7 @@ async fn create_replica_set(
         Err(error) => {
             let text = format!("ReplicaSet {namespace}/{name} cannot be created: {error}");
             if report_create_failure(writer, snapshot, decision.at, &text).await? {
-                told.push(Event::warning(CREATE_FAILED, text.clone()));
+                tell(Event::warning(CREATE_FAILED, text.clone()));
             }
             return Err(Failure::Error(text));
         }

@@ -6,6 +6,7 @@ use super::pass::{Pass, later};
 use super::snapshot::ReplicaSet;
 use crate::events::Event;
 use tidegate_crds::analysis::AnalysisPhase;
+use tidegate_crds::keys;
 use tidegate_crds::rollout::{AnalysisRunRef, BlueGreen, RolloutAnalysis};
 
 /// Seconds for which the old version, or an aborted preview, stays when nothing else is said.
@@ -81,9 +82,12 @@ fn switch_preview(pass: &mut Pass<'_>, name: &str) {
 /// Going back to a version that still stands from before its switch: nothing has to be proven again.
 fn is_fast_rollback(pass: &Pass<'_>) -> bool {
     let waiting = pass.new_rs().is_some_and(|rs| {
-        rs.deadline().is_some_and(|d| d > pass.now) && rs.serving() >= rs.replicas.max(1) && rs.revision() > 0
+        rs.deadline().is_some_and(|d| d > pass.now)
+            && rs.serving() >= rs.replicas.max(1)
+            && rs.revision() > 0
+            && !rs.annotations.contains_key(keys::ABORTED)
     });
-    // A version that is tried again after an abort stands too, but nobody has used it.
+    // One that is tried again after an abort was not used either.
     !pass.promoted() && !pass.unproven() && !pass.retried && waiting
 }
 
@@ -93,7 +97,8 @@ fn scale(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str, fast_rollbac
     if let Some(rs) = pass.stable_rs().filter(|_| !pass.promoted()) {
         let stays = active != pass.hash || pass.status.abort;
         let deadline_passed = !stays && rs.deadline().is_some_and(|d| d <= pass.now);
-        if deadline_passed {
+        let gone = !stays && rs.replicas == 0;
+        if deadline_passed || gone {
             // The delay was asked for in so many words, and the new version is in use.
             pass.scale(rs, 0);
         } else {
@@ -144,7 +149,7 @@ fn shrink_aborted(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str) {
     match rs.deadline() {
         Some(deadline) if deadline <= pass.now => pass.scale(rs, 0),
         Some(deadline) => pass.wake_at(deadline),
-        None => pass.delay_scale_down(rs, delay),
+        None => pass.delay_aborted(rs, delay),
     }
 }
 

@@ -228,7 +228,7 @@ fn shrink_aborted(pass: &mut Pass<'_>, canary: &Canary, serving: i32) {
     match rs.deadline() {
         Some(deadline) if deadline <= pass.now => pass.scale(rs, 0),
         Some(deadline) => pass.wake_at(deadline),
-        None => pass.delay_scale_down(rs, delay),
+        None => pass.delay_aborted(rs, delay),
     }
 }
 
@@ -272,10 +272,12 @@ fn at_counts(pass: &Pass<'_>, canary: &Canary, (new, stable): (i32, i32), routed
 
 /// Lets the Services select the pods of their version.
 fn switch_services(pass: &mut Pass<'_>, canary: &Canary, halted: bool) {
-    let Some((canary_service, stable_service)) = traffic::services(pass, canary) else { return };
+    let pairs = traffic::pairs(pass, canary);
     let stable_hash = pass.stable_hash().to_owned();
     if !stable_hash.is_empty() {
-        switch(pass, &stable_service, &stable_hash);
+        for pair in &pairs {
+            switch(pass, &pair.stable, &stable_hash);
+        }
     }
     if halted && !pass.status.abort || traffic::held(pass, canary).is_some() {
         return;
@@ -286,7 +288,9 @@ fn switch_services(pass: &mut Pass<'_>, canary: &Canary, halted: bool) {
     if pass.status.abort && !back_to_stable {
         return;
     }
-    switch(pass, &canary_service, &hash);
+    for pair in &pairs {
+        switch(pass, &pair.canary, &hash);
+    }
 }
 
 /// Lets a Service select the pods with `hash`, as soon as there are some. A Service that nobody managed so far waits for
@@ -318,11 +322,17 @@ fn advance(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_reached: b
     let mut index = at.index;
     while let Some(step) = replicas::steps(canary).get(index) {
         let first = index == at.index;
+        if !first && starts_analysis(canary, index) {
+            // The run begins with this step; a pause must not be told before it.
+            pass.wake_at(pass.now);
+            break;
+        }
         // Counts and weights were looked at for the first step of the pass only.
         let ready = first && counts_reached && routing.settled;
         let route_taken = first && routing.taken;
         let done = step_done(pass, step, ready, route_taken, first);
         if !done {
+            unknown_plugin(pass, step, index);
             if !first {
                 pass.wake_at(pass.now);
             }
@@ -347,13 +357,37 @@ fn advance(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_reached: b
     }
 }
 
-/// The step is complete. A pause begins here when it is due.
-fn step_done(pass: &mut Pass<'_>, step: &CanaryStep, ready: bool, route_taken: bool, first: bool) -> bool {
-    if step.set_weight.is_some() || step.set_canary_scale.is_some() {
-        return ready;
+/// The background analysis starts with the step at `index`.
+fn starts_analysis(canary: &Canary, index: usize) -> bool {
+    let start = canary.analysis.as_ref().and_then(|a| a.starting_step).and_then(|step| usize::try_from(step).ok());
+    start == Some(index)
+}
+
+/// A step that only a plugin of the peer could run stands still, and says so once.
+fn unknown_plugin(pass: &mut Pass<'_>, step: &CanaryStep, index: usize) {
+    let Some(plugin) = &step.plugin else { return };
+    let before = &pass.rollout().status;
+    let known = !pass.reset
+        && before.current_step_index == Some(index as i32)
+        && before.current_pod_hash.as_deref() == Some(&pass.hash);
+    if known {
+        return;
     }
+    let message = format!(
+        "spec.strategy.canary.steps[{index}].plugin: {:?} is not built in; promote the Rollout to go on without it",
+        plugin.name
+    );
+    pass.because(message.clone());
+    pass.tell(Event::warning("ReconciliationError", message));
+}
+
+/// The step is complete. A pause begins here when it is due, whatever else the step asks for.
+fn step_done(pass: &mut Pass<'_>, step: &CanaryStep, ready: bool, route_taken: bool, first: bool) -> bool {
     if let Some(pause) = &step.pause {
         return pause_done(pass, pause, first);
+    }
+    if step.set_weight.is_some() || step.set_canary_scale.is_some() {
+        return ready;
     }
     if step.experiment.is_some() {
         return first && experiments::succeeded(pass);

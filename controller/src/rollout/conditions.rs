@@ -125,6 +125,9 @@ pub(crate) fn pauses(pass: &mut Pass<'_>) {
 /// The new version is the stable one from now on.
 pub(crate) fn promoted(pass: &mut Pass<'_>, reason: &str) {
     let (revision, hash, time) = (pass.revision, pass.hash.clone(), pass.time());
+    if let Some(rs) = pass.new_rs().filter(|rs| rs.annotations.contains_key(keys::ABORTED)) {
+        pass.annotate_rs(rs, keys::ABORTED, None);
+    }
     pass.status.stable_rs = Some(hash.clone());
     pass.status.promote_full = false;
     pass.status.abort = false;

@@ -1,9 +1,10 @@
 //! Wires the Rollout controller: what wakes it, and one reconciliation.
 
-use super::decision::Decision;
 use super::metrics::PASSES;
 use super::observe::{observe, owner_keys};
-use super::{act, decide};
+use super::patience::Patience;
+use super::snapshot::DESTINATION_RULE;
+use super::{act, decide, release};
 use crate::cache::Key;
 use crate::context::{Context, Interest, Writer, managed, naming, owners};
 use crate::events::{About, Event};
@@ -11,15 +12,11 @@ use crate::metrics::Metrics;
 use crate::worker::{Failure, Next, Queue};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
-use tidegate_crds::rollout::{Rollout, RolloutStatus};
+use std::time::Duration;
+use tidegate_crds::rollout::Rollout;
 use tidegate_traffic::RouterOptions;
-
-/// For how long a status that differs only in its counts of pods may wait for more of its kind. Pods of one ReplicaSet
-/// come one by one; a write for each is one that nobody reads.
-const COUNTS_WAIT: Duration = Duration::from_millis(500);
 
 /// The Rollout controller.
 pub struct Controller {
@@ -27,13 +24,14 @@ pub struct Controller {
     queue: Arc<Queue>,
     /// Services that may have lost their Rollout.
     services: Arc<Queue>,
+    /// Istio's DestinationRules that may have lost their Rollout.
+    rules: Arc<Queue>,
     interest: Arc<Interest>,
     router_options: RouterOptions,
     metrics: Arc<Metrics>,
     /// Invalid Rollouts and what was said of them, so that it is not said again.
     greeted: Mutex<BTreeSet<String>>,
-    /// Rollouts whose new counts wait to be written, and since when.
-    waiting: Mutex<HashMap<Key, Instant>>,
+    patience: Mutex<Patience>,
 }
 
 impl Controller {
@@ -43,11 +41,12 @@ impl Controller {
             context,
             queue: Queue::new(),
             services: Queue::new(),
+            rules: Queue::new(),
             interest: Arc::default(),
             router_options,
             metrics,
             greeted: Mutex::default(),
-            waiting: Mutex::default(),
+            patience: Mutex::default(),
         });
         controller.listen();
         controller
@@ -70,6 +69,9 @@ impl Controller {
             for index in change.index {
                 if let Some(name) = index.strip_prefix(&format!("Service/{}/", change.key.namespace)) {
                     this.services.add(Key::new(&change.key.namespace, name));
+                }
+                if let Some(name) = index.strip_prefix(&format!("{DESTINATION_RULE}/{}/", change.key.namespace)) {
+                    this.rules.add(Key::new(&change.key.namespace, name));
                 }
             }
             this.queue.add(change.key.clone());
@@ -133,7 +135,7 @@ impl Controller {
             self.context.recorder.tell(&about(&key.namespace, &key.name, uid), [event]);
         }
         self.interest.forget(key);
-        self.waiting().remove(key);
+        self.patience().forget(key);
         super::metrics::forget(&self.metrics, key);
         for service in self.context.stores.services.keys_by_index(&managed(&key.namespace, &key.name)) {
             self.services.add(service);
@@ -153,33 +155,26 @@ impl Controller {
         let (queue, workers) = (Arc::clone(&self.services), options.service_workers);
         let services = crate::worker::run("service", queue, workers, Arc::clone(&self.metrics), move |key| {
             let this = Arc::clone(&this);
-            async move { super::services::release(&this.context, &key).await }
+            async move { release::service(&this.context, &key).await }
         });
-        tokio::join!(rollouts, services);
+        let this = Arc::clone(&self);
+        let (queue, workers) = (Arc::clone(&self.rules), options.service_workers);
+        let rules = crate::worker::run("destinationrule", queue, workers, Arc::clone(&self.metrics), move |key| {
+            let this = Arc::clone(&this);
+            async move { release::destination_rule(&this.context, &this.router_options, &key).await }
+        });
+        tokio::join!(rollouts, services, rules);
     }
 
     /// No more work is begun.
     pub fn close(&self) {
         self.queue.close();
         self.services.close();
+        self.rules.close();
     }
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<Key, Instant>> {
-        self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// For how long the decision's counts may still wait to be written; `None` when the decision is to be acted upon.
-    fn counts_wait(&self, key: &Key, decision: &Decision, before: &RolloutStatus) -> Option<Duration> {
-        if !decision.only_counts(before) {
-            self.waiting().remove(key);
-            return None;
-        }
-        let waited = self.waiting().entry(key.clone()).or_insert_with(Instant::now).elapsed();
-        let left = COUNTS_WAIT.checked_sub(waited).filter(|left| !left.is_zero());
-        if left.is_none() {
-            self.waiting().remove(key);
-        }
-        left
+    fn patience(&self) -> MutexGuard<'_, Patience> {
+        self.patience.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// One pass over one Rollout.
@@ -198,23 +193,19 @@ impl Controller {
             return Ok(Next::WAIT);
         }
         let now = Timestamp::now();
-        let decision = decide(&snapshot, now);
+        let mut decision = decide(&snapshot, now);
         for why in &decision.why {
             tracing::info!(namespace = %key.namespace, rollout = %key.name, "{why}");
         }
         super::metrics::decided(&self.metrics, key, &snapshot.rollout, &decision.status);
-        let wait = decision.wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
-        if let Some(left) = self.counts_wait(key, &decision, &snapshot.rollout.status) {
-            return Ok(Next::after(wait.map_or(left, |wait| wait.min(left))));
-        }
+        let held = self.patience().hold(key, &mut decision, &snapshot.rollout.status, now);
+        let wait = [decision.wake.map(|at| at.duration_since(now)), held].into_iter().flatten().min();
+        let wait = wait.map(|wait| Duration::try_from(wait).unwrap_or_default());
         let writer = Writer { api: self.context.api.as_ref(), stores: &self.context.stores };
         let about = about(&key.namespace, &key.name, snapshot.rollout.metadata.uid.as_deref().unwrap_or_default());
-        let mut told = Vec::new();
-        let written = act::act(&writer, &snapshot, &decision, &mut told).await;
-        self.context.recorder.tell(&about, told);
-        written?;
+        let recorder = &self.context.recorder;
+        act::act(&writer, &snapshot, &decision, &mut |event| recorder.tell(&about, [event])).await?;
         super::metrics::finished(&self.metrics, &snapshot.rollout.status, &decision.status);
-        self.context.recorder.tell(&about, decision.events);
         // A wake at once comes through the status write already; the floor keeps a mistake from spinning.
         Ok(wait.map_or(Next::WAIT, |wait| Next::after(wait.max(Duration::from_millis(20)))))
     }

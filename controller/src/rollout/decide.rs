@@ -100,12 +100,6 @@ fn start_over_if_changed(pass: &mut Pass<'_>) {
         close_clock(pass);
         start_clock(pass);
     }
-    if pass.status.abort
-        && let Some(aborted) = old_hash.as_deref().filter(|hash| *hash != pass.hash).and_then(|h| pass.rs_by_hash(h))
-    {
-        // Nobody goes back to it as to a version that was in use.
-        pass.keep(aborted);
-    }
     pass.clear_pauses();
     pass.status.abort = false;
     pass.status.aborted_at = None;

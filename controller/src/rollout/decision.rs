@@ -25,10 +25,10 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// All that it would write is how many pods there are by now. Nothing waits for that: decisions are made on the
-    /// ReplicaSets, not on these counts.
+    /// All that its status tells anew is how many pods there are by now. Nothing waits for that: decisions are made on
+    /// the ReplicaSets, not on these counts.
     pub fn only_counts(&self, before: &RolloutStatus) -> bool {
-        if !self.actions.is_empty() || !self.events.is_empty() || self.status == *before {
+        if self.status == *before {
             return false;
         }
         let mut status = self.status.clone();

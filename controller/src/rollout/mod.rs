@@ -13,10 +13,11 @@ mod metadata;
 mod metrics;
 pub mod observe;
 mod pass;
+pub mod patience;
+mod release;
 pub mod replicas;
 mod restart;
 mod revisions;
-mod services;
 mod snapshot;
 pub(crate) mod template;
 mod traffic;
@@ -26,4 +27,7 @@ mod workload;
 pub use controller::Controller;
 pub use decide::decide;
 pub use decision::{Action, Decision, ReplicaSetChange};
-pub use snapshot::{Pod, ReplicaSet, Service, Snapshot, TemplateSet, Workload, service_names, template_names};
+pub use snapshot::{
+    DESTINATION_RULE, Pod, ReplicaSet, Service, Snapshot, TemplateSet, Workload, destination_rule_name, service_names,
+    template_names,
+};

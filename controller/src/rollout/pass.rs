@@ -111,7 +111,9 @@ impl<'a> Pass<'a> {
     /// No version of the Rollout ever came up: the first one failed, and an update has nothing to protect.
     pub(crate) fn unproven(&self) -> bool {
         self.stable_hash().is_empty()
-            || (!super::conditions::ever_healthy(&self.status) && self.stable_rs().is_none_or(|rs| rs.available == 0))
+            || (!super::conditions::ever_healthy(&self.status)
+                // One that was scaled to nothing did come up.
+                && self.stable_rs().is_none_or(|rs| rs.replicas > 0 && rs.available == 0))
     }
 
     pub(crate) fn act(&mut self, stage: Stage, action: Action) {
@@ -198,6 +200,12 @@ impl<'a> Pass<'a> {
         let deadline = crate::api::whole_seconds(later(self.now, seconds));
         self.annotate_rs(rs, keys::SCALE_DOWN_DEADLINE, Some(deadline.to_string()));
         self.wake_at(deadline);
+    }
+
+    /// As [`Pass::delay_scale_down`], for a version whose update was aborted.
+    pub(crate) fn delay_aborted(&mut self, rs: &ReplicaSet, seconds: i64) {
+        self.annotate_rs(rs, keys::ABORTED, Some("true".to_owned()));
+        self.delay_scale_down(rs, seconds);
     }
 
     /// Takes the time limit of a ReplicaSet that is in use again, or gone.

@@ -153,6 +153,8 @@ pub fn advance(
             *size -= taken;
             spare -= taken;
         }
+        // So do those of a canary that shrinks: the room that they take may be what all others wait for.
+        to.canary -= (canary.spec - canary.available).clamp(0, (to.canary - target.0).max(0));
         return to;
     }
     // A side that shrinks loses its unavailable pods for nothing.
@@ -258,6 +260,12 @@ mod tests {
         let broken = Count { spec: 2, available: 0 };
         let to = advance(4, (2, 0), (4, 0), broken, full(4), &[]);
         assert_eq!((to.canary, to.stable), (2, 4));
+    }
+
+    #[test]
+    fn a_broken_canary_makes_room_while_an_older_version_drains() {
+        let to = advance(2, (1, 0), (0, 2), Count { spec: 1, available: 0 }, full(1), &[full(1)]);
+        assert_eq!(to.canary, 0);
     }
 
     #[test]

@@ -37,7 +37,13 @@ pub(crate) fn run(pass: &mut Pass<'_>) {
     let mut order: Vec<&ReplicaSet> = pass.stable_rs().into_iter().collect();
     order.extend(pass.new_rs().filter(|_| !pass.promoted()));
     order.extend(pass.others());
-    let missing: i32 = order.iter().map(|rs| (pass.size(rs).max(rs.replicas) - rs.available).max(0)).sum();
+    // The pods themselves are counted: what the ReplicaSets say is older than the list, and may hold pods that go.
+    let there = |rs: &ReplicaSet| {
+        let pods = pass.snapshot.pods.iter().filter(|p| p.hash == rs.hash());
+        let available = pods.filter(|p| p.available(rs.min_ready_seconds, pass.now)).count();
+        i32::try_from(available).unwrap_or(i32::MAX)
+    };
+    let missing: i32 = order.iter().map(|rs| (pass.size(rs).max(rs.replicas) - there(rs)).max(0)).sum();
     let mut allowed = replicas::resolve(max_unavailable, total, false).max(1) - missing;
     let mut old = 0;
     for rs in order {

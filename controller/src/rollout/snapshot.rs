@@ -197,13 +197,29 @@ pub struct Pod {
     pub created: Timestamp,
     /// It is being deleted.
     pub deleting: bool,
+    /// Since when it has been ready; `None` when it is not.
+    pub ready_since: Option<Timestamp>,
 }
 
 impl Pod {
+    /// It has been ready for this many seconds, and stays.
+    pub fn available(&self, min_ready_seconds: i32, now: Timestamp) -> bool {
+        let seconds = i64::from(min_ready_seconds.max(0));
+        // The time is given in whole seconds: the second in which it ends is not over yet.
+        let long_enough = |since: Timestamp| seconds == 0 || since.as_second() + seconds < now.as_second();
+        !self.deleting && self.ready_since.is_some_and(long_enough)
+    }
+
     /// Reads a pod.
     pub fn from_value(value: &Value) -> Option<Self> {
         let metadata = value.get("metadata")?;
+        let conditions = value.pointer("/status/conditions").and_then(Value::as_array);
+        let ready = conditions.into_iter().flatten().find(|c| {
+            c.get("type").and_then(Value::as_str) == Some("Ready")
+                && c.get("status").and_then(Value::as_str) == Some("True")
+        });
         Some(Self {
+            ready_since: ready.map(|c| text(c, "lastTransitionTime").parse().unwrap_or_default()),
             name: text(metadata, "name"),
             hash: metadata
                 .get("labels")
@@ -248,6 +264,15 @@ pub fn service_names(rollout: &Rollout) -> BTreeSet<String> {
     }
     names.remove("");
     names
+}
+
+/// Kind under which the index of Rollouts has the DestinationRules that they name.
+pub const DESTINATION_RULE: &str = "DestinationRule";
+
+/// The DestinationRule of Istio that a Rollout names.
+pub fn destination_rule_name(rollout: &Rollout) -> Option<&str> {
+    let istio = rollout.spec.strategy.canary.as_ref()?.traffic_routing.as_ref()?.istio.as_ref()?;
+    istio.destination_rule.as_ref().map(|rule| rule.name.as_str()).filter(|name| !name.is_empty())
 }
 
 /// The analysis templates that a Rollout names itself, with their scope.

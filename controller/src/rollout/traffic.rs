@@ -23,17 +23,42 @@ pub(crate) struct Outcome {
     pub taken: bool,
 }
 
-/// The Services of canary and stable, with ping-pong resolved. `None` when the Rollout names none.
-pub(crate) fn services(pass: &Pass<'_>, canary: &Canary) -> Option<(String, String)> {
+/// A Service of the canary and one of the stable version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Services {
+    pub canary: String,
+    pub stable: String,
+    /// They change their roles with every promotion.
+    pub ping_pong: bool,
+}
+
+/// The pair that a router goes by. With `pingPong` the ALB goes by that pair; other routers do so only when no Services
+/// are named beside it.
+pub(crate) fn services(pass: &Pass<'_>, canary: &Canary, router: &str) -> Services {
+    let pairs = pairs(pass, canary);
+    let wanted = pairs.iter().find(|pair| pair.ping_pong == (router == ALB));
+    wanted.or(pairs.first()).cloned().unwrap_or_default()
+}
+
+const ALB: &str = "ALB";
+
+/// All pairs of Services that the Rollout names.
+pub(crate) fn pairs(pass: &Pass<'_>, canary: &Canary) -> Vec<Services> {
+    let mut pairs = Vec::new();
+    if canary.canary_service.is_some() || canary.stable_service.is_some() {
+        pairs.push(Services {
+            canary: canary.canary_service.clone().unwrap_or_default(),
+            stable: canary.stable_service.clone().unwrap_or_default(),
+            ping_pong: false,
+        });
+    }
     if let Some(pair) = &canary.ping_pong {
         let (ping, pong) = (pair.ping_service.clone(), pair.pong_service.clone());
         let stable_is_ping = pass.status.canary.stable_ping_pong.as_deref() != Some("pong");
-        return Some(if stable_is_ping { (pong, ping) } else { (ping, pong) });
+        let (canary, stable) = if stable_is_ping { (pong, ping) } else { (ping, pong) };
+        pairs.push(Services { canary, stable, ping_pong: true });
     }
-    match (&canary.canary_service, &canary.stable_service) {
-        (None, None) => None,
-        (canary, stable) => Some((canary.clone().unwrap_or_default(), stable.clone().unwrap_or_default())),
-    }
+    pairs
 }
 
 /// The other one of the two Services is stable from now on.
@@ -176,20 +201,14 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_rea
     let max = replicas::max_weight(canary);
     let mut weight = weight(pass, canary, at, counts_reached);
     let recorded = pass.status.canary.weights.clone();
-    let (canary_service, stable_service) = services(pass, canary).unwrap_or_default();
     let stable_hash = pass.stable_hash().to_owned();
     let promoted = pass.promoted();
-    // The stable Service must select the new pods before the weight goes back to it.
-    let stable_selected = pass.snapshot.services.get(&stable_service).is_none_or(|s| s.hash() == stable_hash);
-    if promoted && canary.ping_pong.is_none() && !stable_selected && !stable_service.is_empty() {
-        weight = recorded.as_ref().map_or(0, |w| w.canary.weight);
-        if weight > 0 {
-            pass.wake_after(1);
-        }
-    }
     let gone = promoted || (pass.status.abort && weight == 0);
     let mut canary_hash = if gone { stable_hash.clone() } else { pass.hash.clone() };
-    if let Some(before) = held(pass, canary) {
+    let held = held(pass, canary);
+    // The share of an overtaken version says nothing about the current step.
+    let own = held.is_none();
+    if let Some(before) = held {
         weight = before.weight;
         canary_hash = before.pod_template_hash.unwrap_or_default();
     }
@@ -206,25 +225,40 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_rea
         controller: Some(true),
         block_owner_deletion: Some(true),
     };
-    let input = Input {
-        owner: &owner,
-        canary_service: &canary_service,
-        stable_service: &stable_service,
-        canary_weight: weight,
-        max_weight: max,
-        canary_hash: &canary_hash,
-        stable_hash: &stable_hash,
-        additional: &additional,
-        header_routes: &headers,
-        mirror_routes: &mirrors,
-        in_progress: !promoted,
-        objects: &pass.snapshot.routing,
-    };
     let mut verified = None;
     let mut pending = None;
     let mut plans = Vec::new();
+    // What the status tells: of the first router.
+    let mut shown = None;
     for router in &routers {
-        match router.plan(&input) {
+        let services = services(pass, canary, router.name());
+        // The stable Service must select the new pods before the weight goes back to it.
+        let selected = pass.snapshot.services.get(&services.stable).is_none_or(|s| s.hash() == stable_hash);
+        let mut weight = weight;
+        if promoted && !services.ping_pong && !selected && !services.stable.is_empty() {
+            weight = recorded.as_ref().map_or(0, |w| w.canary.weight);
+            if weight > 0 {
+                pass.wake_after(1);
+            }
+        }
+        let input = Input {
+            owner: &owner,
+            canary_service: &services.canary,
+            stable_service: &services.stable,
+            canary_weight: weight,
+            max_weight: max,
+            canary_hash: &canary_hash,
+            stable_hash: &stable_hash,
+            additional: &additional,
+            header_routes: &headers,
+            mirror_routes: &mirrors,
+            in_progress: !promoted,
+            objects: &pass.snapshot.routing,
+        };
+        let plan = router.plan(&input);
+        let stable_weight = input.stable_weight();
+        shown = shown.or(Some((weight, stable_weight, services)));
+        match plan {
             Ok(plan) => plans.push(plan),
             Err(error) => return failed(pass, &error),
         }
@@ -242,10 +276,10 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_rea
         }
         pending = pending.or(plan.pending);
     }
-    let stable_weight = input.stable_weight();
+    let Some((weight, stable_weight, services)) = shown else { return settled };
     let next = TrafficWeights {
-        canary: destination(&canary_service, &canary_hash, weight),
-        stable: destination(&stable_service, &stable_hash, stable_weight),
+        canary: destination(&services.canary, &canary_hash, weight),
+        stable: destination(&services.stable, &stable_hash, stable_weight),
         additional: additional.iter().map(|d| destination(&d.service, &d.hash, d.weight)).collect(),
         verified,
     };
@@ -264,7 +298,7 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_rea
     }
     let wanted = if promoted || pass.status.abort { 0 } else { replicas::weight_at(canary, at.index) };
     let taken = verified != Some(false);
-    Outcome { settled: taken && weight == wanted, taken }
+    Outcome { settled: taken && weight == wanted && own, taken }
 }
 
 fn destination(service: &str, hash: &str, weight: i32) -> WeightDestination {

@@ -336,5 +336,9 @@ pub fn pod_object(world: &World, name: &str, pod: &Pod) -> Value {
             "name": name, "namespace": crate::cluster::NAMESPACE, "labels": pod.labels,
             "annotations": pod.annotations, "creationTimestamp": world.time_text(pod.created),
         },
+        "status": {"conditions": [match pod.ready_since {
+            Some(since) => json!({"type": "Ready", "status": "True", "lastTransitionTime": world.time_text(since)}),
+            None => json!({"type": "Ready", "status": "False"}),
+        }]},
     })
 }

@@ -170,17 +170,22 @@ impl Process {
         let wait = wait.map(|wait| i64::try_from(wait.as_millis()).unwrap_or(RESYNC));
         let begun = world.lock().unwrap().now;
         let writer = Writer { api: self.context.api.as_ref(), stores: &self.context.stores };
-        match act::act(&writer, &snapshot, &decision, &mut Vec::new()).now_or_never() {
+        let mut told = Vec::new();
+        let outcome = act::act(&writer, &snapshot, &decision, &mut |event| told.push(event)).now_or_never();
+        {
+            let mut world = world.lock().unwrap();
+            for event in &told {
+                world.say(|| format!("event      {} {}", event.reason, event.message));
+            }
+        }
+        self.events.extend(told);
+        match outcome {
             None => return Outcome::Killed,
             Some(Err(failure)) => return self.failed(world, &failure),
             Some(Ok(())) => {}
         }
         self.failures = 0;
-        let mut world = world.lock().unwrap();
-        for event in &decision.events {
-            world.say(|| format!("event      {} {}", event.reason, event.message));
-        }
-        self.events.extend(decision.events);
+        let world = world.lock().unwrap();
         let after = wait.map_or(RESYNC, |wait| wait.clamp(FLOOR, RESYNC));
         self.due = Some(world.now + after - (world.now - begun).min(0));
         self.asked(world.now);

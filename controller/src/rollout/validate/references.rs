@@ -4,6 +4,7 @@ use super::{Kind, Problem, Problems, labels};
 use crate::rollout::Service;
 use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 use tidegate_crds::analysis::{AnalysisTemplateSpec, Argument, Metric};
 use tidegate_crds::rollout::{AnalysisTemplateRef, Canary, PodTemplateMetadata, Rollout, RolloutAnalysis};
 use tidegate_crds::{IntOrString, OwnerReference, keys};
@@ -263,7 +264,8 @@ fn has_value(argument: &Argument) -> bool {
 
 /// Names in `{{args.name}}`.
 fn placeholders(metric: &Metric) -> BTreeSet<String> {
-    let Ok(pattern) = Regex::new(r"\{\{\s*args\.([^{}]+?)\s*\}\}") else { return BTreeSet::new() };
+    static PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\{\{\s*args\.([^{}]+?)\s*\}\}").ok());
+    let Some(pattern) = PATTERN.as_ref() else { return BTreeSet::new() };
     let text = serde_json::to_string(metric).unwrap_or_default();
     pattern.captures_iter(&text).map(|found| found[1].to_owned()).collect()
 }
@@ -317,7 +319,8 @@ fn look(rollout: &Rollout, canary: &Canary, router: &dyn Router, objects: &Objec
         controller: Some(true),
         block_owner_deletion: Some(true),
     };
-    let pair = canary.ping_pong.as_ref();
+    let named = canary.canary_service.is_some() || canary.stable_service.is_some();
+    let pair = canary.ping_pong.as_ref().filter(|_| !named || router.name() == "ALB");
     let canary_service = pair.map(|pair| pair.pong_service.as_str()).or(canary.canary_service.as_deref());
     let stable_service = pair.map(|pair| pair.ping_service.as_str()).or(canary.stable_service.as_deref());
     let input = Input {
