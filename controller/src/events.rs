@@ -4,13 +4,16 @@ use crate::api::{Api, PatchCall, PatchKind, resources};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// How many events wait for the API server before further ones are dropped.
-const BUFFER: usize = 4096;
-/// How many different events are remembered, to count a repeated one up instead of writing it anew.
-const REMEMBERED: usize = 4096;
+/// How many events wait for the API server, at each writer, before further ones are dropped.
+const BUFFER: usize = 1024;
+/// How many events are written at the same time. Those of one object are written one after the other.
+const WRITERS: u64 = 4;
+/// How many different events each writer remembers, to count a repeated one up instead of writing it anew.
+const REMEMBERED: usize = 1024;
 
 /// An event to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,10 +56,10 @@ pub struct About {
 /// Hears of every event.
 type Observer = Arc<dyn Fn(&About, &Event) + Send + Sync>;
 
-/// Takes events and writes them in the background, in order.
+/// Takes events and writes them in the background, those of one object in order.
 #[derive(Clone)]
 pub struct Recorder {
-    sender: mpsc::Sender<(About, Event, Timestamp)>,
+    writers: Vec<mpsc::Sender<(About, Event, Timestamp)>>,
     observer: Observer,
 }
 
@@ -67,16 +70,23 @@ impl Recorder {
         component: &'static str,
         observer: impl Fn(&About, &Event) + Send + Sync + 'static,
     ) -> Self {
-        let (sender, receiver) = mpsc::channel(BUFFER);
-        tokio::spawn(write_all(api, component, receiver));
-        Self { sender, observer: Arc::new(observer) }
+        let writers = (0..WRITERS).map(|_| {
+            let (sender, receiver) = mpsc::channel(BUFFER);
+            tokio::spawn(write_all(Arc::clone(&api), component, receiver));
+            sender
+        });
+        Self { writers: writers.collect(), observer: Arc::new(observer) }
     }
 
     /// Tells events about an object. Never waits: when the API server is slower than the events, the last are dropped.
     pub fn tell(&self, about: &About, events: impl IntoIterator<Item = Event>) {
+        let mut hasher = DefaultHasher::new();
+        about.hash(&mut hasher);
+        let writer = self.writers.get((hasher.finish() % WRITERS) as usize);
         for event in events {
             (self.observer)(about, &event);
-            if self.sender.try_send((about.clone(), event, Timestamp::now())).is_err() {
+            let sent = writer.map(|writer| writer.try_send((about.clone(), event, Timestamp::now())));
+            if !matches!(sent, Some(Ok(()))) {
                 tracing::debug!(object = about.name, "Event dropped: too many wait to be written.");
             }
         }

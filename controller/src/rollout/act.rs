@@ -22,7 +22,7 @@ pub async fn act(
     writer: &Writer<'_>,
     snapshot: &Snapshot,
     decision: &Decision,
-    tell: &mut (dyn FnMut(Event) + Send),
+    tell: &(dyn Fn(Vec<Event>) + Sync),
 ) -> Result<(), Failure> {
     let rollout = &snapshot.rollout;
     let (namespace, name) = (rollout.namespace(), rollout.name());
@@ -107,7 +107,7 @@ pub async fn act(
             }
         }
     }
-    decision.events.iter().cloned().for_each(tell);
+    tell(decision.events.clone());
     write_status(writer, snapshot, decision, version).await
 }
 
@@ -186,7 +186,7 @@ async fn create_replica_set(
     decision: &Decision,
     name: &str,
     object: &Value,
-    tell: &mut (dyn FnMut(Event) + Send),
+    tell: &(dyn Fn(Vec<Event>) + Sync),
 ) -> Result<(), Failure> {
     let rollout = &snapshot.rollout;
     let namespace = rollout.namespace();
@@ -196,7 +196,7 @@ async fn create_replica_set(
         Err(error) => {
             let text = format!("ReplicaSet {namespace}/{name} cannot be created: {error}");
             if report_create_failure(writer, snapshot, decision.at, &text).await? {
-                tell(Event::warning(CREATE_FAILED, text.clone()));
+                tell(vec![Event::warning(CREATE_FAILED, text.clone())]);
             }
             return Err(Failure::Error(text));
         }

@@ -149,6 +149,8 @@ fn shrink_aborted(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str) {
     match rs.deadline() {
         Some(deadline) if deadline <= pass.now => pass.scale(rs, 0),
         Some(deadline) => pass.wake_at(deadline),
+        // Once the status says so: as long as it does not, the next pass takes the limit for one that is over.
+        None if pass.aborting.is_some() => pass.wake_at(pass.now),
         None => pass.delay_aborted(rs, delay),
     }
 }

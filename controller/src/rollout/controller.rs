@@ -4,6 +4,7 @@ use super::metrics::PASSES;
 use super::observe::{observe, owner_keys};
 use super::patience::Patience;
 use super::snapshot::DESTINATION_RULE;
+use super::telling::Telling;
 use super::{act, decide, release};
 use crate::cache::Key;
 use crate::context::{Context, Interest, Writer, managed, naming, owners};
@@ -32,6 +33,7 @@ pub struct Controller {
     /// Invalid Rollouts and what was said of them, so that it is not said again.
     greeted: Mutex<BTreeSet<String>>,
     patience: Mutex<Patience>,
+    telling: Mutex<Telling>,
 }
 
 impl Controller {
@@ -47,6 +49,7 @@ impl Controller {
             metrics,
             greeted: Mutex::default(),
             patience: Mutex::default(),
+            telling: Mutex::default(),
         });
         controller.listen();
         controller
@@ -136,6 +139,7 @@ impl Controller {
         }
         self.interest.forget(key);
         self.patience().forget(key);
+        self.telling().done(key);
         super::metrics::forget(&self.metrics, key);
         for service in self.context.stores.services.keys_by_index(&managed(&key.namespace, &key.name)) {
             self.services.add(service);
@@ -173,6 +177,10 @@ impl Controller {
         self.rules.close();
     }
 
+    fn telling(&self) -> MutexGuard<'_, Telling> {
+        self.telling.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     fn patience(&self) -> MutexGuard<'_, Patience> {
         self.patience.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -204,7 +212,9 @@ impl Controller {
         let writer = Writer { api: self.context.api.as_ref(), stores: &self.context.stores };
         let about = about(&key.namespace, &key.name, snapshot.rollout.metadata.uid.as_deref().unwrap_or_default());
         let recorder = &self.context.recorder;
-        act::act(&writer, &snapshot, &decision, &mut |event| recorder.tell(&about, [event])).await?;
+        let tell = |events| recorder.tell(&about, self.telling().fresh(key, events));
+        act::act(&writer, &snapshot, &decision, &tell).await?;
+        self.telling().done(key);
         super::metrics::finished(&self.metrics, &snapshot.rollout.status, &decision.status);
         // A wake at once comes through the status write already; the floor keeps a mistake from spinning.
         Ok(wait.map_or(Next::WAIT, |wait| Next::after(wait.max(Duration::from_millis(20)))))

@@ -19,6 +19,7 @@ pub mod replicas;
 mod restart;
 mod revisions;
 mod snapshot;
+pub mod telling;
 pub(crate) mod template;
 mod traffic;
 pub mod validate;

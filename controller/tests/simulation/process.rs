@@ -10,6 +10,7 @@ use tidegate_controller::cache::{Change, Key, Store};
 use tidegate_controller::context::{Context, Interest, Stores, Writer, naming, owned_by};
 use tidegate_controller::events::{Event, Recorder};
 use tidegate_controller::rollout::patience::Patience;
+use tidegate_controller::rollout::telling::Telling;
 use tidegate_controller::rollout::{act, decide, observe};
 use tidegate_controller::worker::Failure;
 use tidegate_traffic::RouterOptions;
@@ -41,6 +42,7 @@ pub struct Process {
     failures: u32,
     /// Of the controller's memory: a restart forgets it.
     patience: Patience,
+    telling: Telling,
     pub events: Vec<Event>,
     pub passes: u64,
 }
@@ -97,6 +99,7 @@ impl Process {
             due: Some(locked.now),
             failures: 0,
             patience: Patience::default(),
+            telling: Telling::default(),
             events: Vec::new(),
             passes: 0,
         }
@@ -170,8 +173,10 @@ impl Process {
         let wait = wait.map(|wait| i64::try_from(wait.as_millis()).unwrap_or(RESYNC));
         let begun = world.lock().unwrap().now;
         let writer = Writer { api: self.context.api.as_ref(), stores: &self.context.stores };
-        let mut told = Vec::new();
-        let outcome = act::act(&writer, &snapshot, &decision, &mut |event| told.push(event)).now_or_never();
+        let told = Mutex::new(Vec::new());
+        let tell = |events| told.lock().unwrap().extend(events);
+        let outcome = act::act(&writer, &snapshot, &decision, &tell).now_or_never();
+        let told = self.telling.fresh(&key, told.into_inner().unwrap());
         {
             let mut world = world.lock().unwrap();
             for event in &told {
@@ -182,7 +187,7 @@ impl Process {
         match outcome {
             None => return Outcome::Killed,
             Some(Err(failure)) => return self.failed(world, &failure),
-            Some(Ok(())) => {}
+            Some(Ok(())) => self.telling.done(&key),
         }
         self.failures = 0;
         let world = world.lock().unwrap();

@@ -69,7 +69,8 @@ fn is_paused(world: &World) -> bool {
 
 /// The controller wrote the Rollout's status.
 pub fn moved(world: &mut World, before: &Value, after: &Value) {
-    if text(after, "/status/phase") == "Healthy" {
+    // The write that says so first may still be the one that makes the first working version stable.
+    if text(before, "/status/phase") == "Healthy" {
         world.invariants.progress.been_healthy = true;
     }
     let hash = text(after, "/status/currentPodHash");
@@ -112,6 +113,12 @@ fn missing(world: &World, before: &Value, step: &Value, index: i64, hash: &str) 
         })
     };
     if let Some(pause) = step.get("pause") {
+        // However long ago: the controller paused, and somebody took the reason away.
+        let resumed = on(before, "/status/controllerPause")
+            && before.pointer("/status/pauseConditions").and_then(Value::as_array).is_none_or(Vec::is_empty);
+        if resumed {
+            return None;
+        }
         let Some(seconds) = seconds(&pause["duration"]) else { return Some("that nobody promoted".to_owned()) };
         let begun = before["status"]["pauseConditions"].as_array().into_iter().flatten();
         let begun = begun.into_iter().find(|p| p["reason"] == "CanaryPauseStep").map(|p| time(&p["startTime"]));
