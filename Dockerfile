@@ -8,9 +8,9 @@ COPY gitops/render-worker/ ./
 RUN CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o /out/tidegate-render-worker .
 
 FROM rust:1.95-bookworm AS builder
-# For the cryptography (aws-lc) and the allocator (jemalloc).
+# For the cryptography (aws-lc) and the allocator (jemalloc), and to link.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends cmake \
+    && apt-get install -y --no-install-recommends cmake lld \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
