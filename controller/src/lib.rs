@@ -8,6 +8,7 @@ pub mod cache;
 pub mod context;
 pub mod events;
 pub mod experiment;
+mod footprint;
 mod lean;
 pub mod lease;
 pub mod metrics;

@@ -58,6 +58,7 @@ pub async fn run(
     if options.leader_elect {
         let mut candidate = Election::new(Arc::clone(&api), lease_options(&options, &namespace));
         ready.store(true, Ordering::Relaxed);
+        crate::footprint::give_back();
         tokio::select! {
             () = candidate.acquire() => {}
             () = &mut stop => return Ok(()),
@@ -104,6 +105,7 @@ pub async fn run(
         analysis_runs = stores.analysis_runs.len(),
         "Knows the cluster; begins to work."
     );
+    crate::footprint::give_back();
 
     let mut work = tokio::spawn(reconcilers.clone().run());
     let lost = async {
