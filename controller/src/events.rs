@@ -85,8 +85,8 @@ impl Recorder {
         let writer = self.writers.get((hasher.finish() % WRITERS) as usize);
         for event in events {
             (self.observer)(about, &event);
-            let sent = writer.map(|writer| writer.try_send((about.clone(), event, Timestamp::now())));
-            if !matches!(sent, Some(Ok(()))) {
+            let sent = writer.is_some_and(|w| w.try_send((about.clone(), event, Timestamp::now())).is_ok());
+            if !sent {
                 tracing::debug!(object = about.name, "Event dropped: too many wait to be written.");
             }
         }

@@ -34,10 +34,11 @@ mod tests {
     fn an_event_is_told_once_until_the_status_is_written() {
         let (mut telling, key) = (Telling::default(), Key::new("shop", "web"));
         let (paused, aborted) = (Event::normal("RolloutPaused", "p"), Event::warning("RolloutAborted", "a"));
-        assert_eq!(telling.fresh(&key, vec![paused.clone()]), [paused.clone()]);
-        assert_eq!(telling.fresh(&key, vec![paused.clone(), aborted.clone()]), [aborted]);
-        assert_eq!(telling.fresh(&Key::new("shop", "api"), vec![paused.clone()]), [paused.clone()], "another Rollout");
+        let one = vec![paused.clone()];
+        assert_eq!(telling.fresh(&key, one.clone()), one);
+        assert_eq!(telling.fresh(&key, vec![paused, aborted.clone()]), [aborted]);
+        assert_eq!(telling.fresh(&Key::new("shop", "api"), one.clone()), one, "another Rollout");
         telling.done(&key);
-        assert_eq!(telling.fresh(&key, vec![paused.clone()]), [paused]);
+        assert_eq!(telling.fresh(&key, one.clone()), one);
     }
 }
