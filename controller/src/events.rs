@@ -9,11 +9,11 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// How many events wait for the API server, at each writer, before further ones are dropped.
-const BUFFER: usize = 1024;
+const BUFFER: usize = 16_384;
 /// How many events are written at the same time. Those of one object are written one after the other.
-const WRITERS: u64 = 4;
+const WRITERS: u64 = 2;
 /// How many different events each writer remembers, to count a repeated one up instead of writing it anew.
-const REMEMBERED: usize = 1024;
+const REMEMBERED: usize = 2048;
 
 /// An event to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
