@@ -170,3 +170,6 @@ fn close_clock(pass: &mut Pass<'_>) {
         duration.completion_status = Some("Superseded".to_owned());
     }
 }
+
+#[cfg(test)]
+mod tests;

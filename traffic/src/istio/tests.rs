@@ -265,3 +265,17 @@ fn says_what_is_wrong() {
     rule["spec"]["subsets"].as_array_mut().unwrap().remove(0);
     assert!(refusal(&*by_subset(&[]), &wanted(1), &cluster([rule])).contains("spec.subsets: found no subset canary"));
 }
+
+#[test]
+fn a_rule_that_nobody_names_selects_no_hash_any_more() {
+    let mut rule = destination_rule();
+    assert_eq!(crate::released_rule(&rule), None, "nothing of ours is in it");
+    rule["metadata"]["annotations"] = json!({ MANAGED_BY: "web", "note": "theirs" });
+    rule["spec"]["subsets"][0]["labels"][POD_TEMPLATE_HASH] = "abc".into();
+    assert_eq!(crate::rule_is_managed_by(&rule), Some("web"));
+    let patch = crate::released_rule(&rule).unwrap();
+    tidegate_crds::patch::merge_apply(&mut rule, &patch);
+    let mut expected = destination_rule();
+    expected["metadata"]["annotations"] = json!({ "note": "theirs" });
+    assert_eq!(rule, expected);
+}
