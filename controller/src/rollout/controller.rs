@@ -30,7 +30,7 @@ pub struct Controller {
     interest: Arc<Interest>,
     router_options: RouterOptions,
     metrics: Arc<Metrics>,
-    /// Invalid Rollouts and what was said of them, so that it is not said again.
+    /// Uids of our Rollouts that came under our eyes.
     greeted: Mutex<BTreeSet<String>>,
     patience: Mutex<Patience>,
     telling: Mutex<Telling>,
@@ -68,7 +68,7 @@ impl Controller {
                 Some(object) => this.greet(change.key, object, change.initial),
                 None => this.gone(change.key, change.uid),
             }
-            // Services that it named before or names now.
+            // Services and DestinationRules that it named before or names now.
             for index in change.index {
                 if let Some(name) = index.strip_prefix(&format!("Service/{}/", change.key.namespace)) {
                     this.services.add(Key::new(&change.key.namespace, name));
@@ -120,10 +120,13 @@ impl Controller {
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let known =
             object.pointer("/status/observedGeneration").is_some() || initial && object.pointer("/status").is_some();
+        let labels = super::snapshot::text_map(object.pointer("/metadata/labels"));
+        if !self.context.is_ours(Some(&labels)) {
+            return;
+        }
         let uid = text("/metadata/uid");
         let first = self.greeted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(uid.clone());
-        let labels = super::snapshot::text_map(object.pointer("/metadata/labels"));
-        if first && !known && self.context.is_ours(Some(&labels)) {
+        if first && !known {
             let about = about(&key.namespace, &key.name, &uid);
             let message = format!("Rollout resource added to informer: {key}");
             self.context.recorder.tell(&about, [Event::normal("RolloutAddedToInformer", message)]);
@@ -131,7 +134,7 @@ impl Controller {
     }
 
     fn gone(&self, key: &Key, uid: &str) {
-        // Who never heard of it when it was there need not hear that it is gone.
+        // One of another instance is that one's to tell of.
         if self.greeted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(uid) {
             let message = format!("Rollout {key} is deleted.");
             let event = Event::normal("RolloutDeleted", message);

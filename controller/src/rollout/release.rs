@@ -6,9 +6,13 @@ use crate::cache::Key;
 use crate::context::{Context, Writer};
 use crate::worker::{Failure, Next};
 use serde_json::json;
+use std::time::Duration;
 use tidegate_crds::keys;
 use tidegate_crds::rollout::Rollout;
 use tidegate_traffic::RouterOptions;
+
+/// When to look again for a kind that was never listed so far.
+const UNSYNCED: Duration = Duration::from_secs(30);
 
 /// A Service.
 pub(crate) async fn service(context: &Context, key: &Key) -> Result<Next, Failure> {
@@ -37,7 +41,12 @@ pub(crate) async fn service(context: &Context, key: &Key) -> Result<Next, Failur
 pub(crate) async fn destination_rule(context: &Context, options: &RouterOptions, key: &Key) -> Result<Next, Failure> {
     let api_version = format!("networking.istio.io/{}", options.istio_api_version);
     let resource = Resource::named(&api_version, "DestinationRule", "destinationrules", true);
-    let Some(rule) = context.stores.of(&resource).value(key) else { return Ok(Next::WAIT) };
+    let store = context.stores.of(&resource);
+    if !store.is_synced() {
+        // Its first list is under way, if the cluster has this kind at all.
+        return Ok(Next::after(UNSYNCED));
+    }
+    let Some(rule) = store.value(key) else { return Ok(Next::WAIT) };
     let Some(rollout) = tidegate_traffic::rule_is_managed_by(&rule) else { return Ok(Next::WAIT) };
     let owner: Option<Rollout> = context.stores.rollouts.get(&Key::new(&key.namespace, rollout));
     if owner.is_some_and(|o| destination_rule_name(&o) == Some(&*key.name)) {
