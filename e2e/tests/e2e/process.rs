@@ -200,6 +200,12 @@ fn rollouts_of_another_instance_are_left_alone() -> Result<()> {
         }
         scene.patch_rollout("theirs", json!({"metadata": {"labels": {INSTANCE: Scene::instance()}}})).await?;
         scene.phase("theirs", "Healthy").await?;
+        for name in ["none", "ours"] {
+            scene.kubectl(&["delete", "rollout", name])?;
+        }
+        scene.told("Rollout", "ours", "RolloutDeleted", "is deleted").await?;
+        let told = scene.events("Rollout", "none").await?;
+        ensure!(told.is_empty(), "of a Rollout of another instance was told: {told:#?}");
         Ok(())
     })
 }
