@@ -7,9 +7,11 @@
 mod act;
 mod controller;
 mod measurements;
+mod new;
 mod observe;
 
 #[cfg(test)]
 mod tests;
 
 pub use controller::Controller;
+pub(crate) use new::NewRun;

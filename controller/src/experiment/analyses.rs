@@ -4,12 +4,13 @@ use super::arguments::{Asked, fill};
 use super::decision::Action;
 use super::pass::Pass;
 use super::snapshot::Snapshot;
+use crate::analysis_run::NewRun;
 use crate::events::Event;
-use serde_json::{Value, json};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use tidegate_analysis::template;
 use tidegate_crds::analysis::{AnalysisPhase, AnalysisRun, AnalysisRunSpec, Argument};
 use tidegate_crds::experiment::{ExperimentAnalysis, ExperimentAnalysisRunStatus};
-use tidegate_crds::keys;
 use tidegate_crds::rollout::AnalysisTemplateRef;
 
 /// Takes over how the runs stand.
@@ -220,28 +221,15 @@ fn object(pass: &Pass<'_>, analysis: &ExperimentAnalysis, name: &str) -> Result<
         Asked::FinishedAt => Some(pass.finishes_at().map(|at| at.to_string()).unwrap_or_default()),
     })?;
     let spec = run_spec(pass.snapshot, analysis, &args)?;
-    let (mut labels, mut annotations) = (json!({}), json!({}));
-    if !pass.snapshot.instance_id.is_empty() {
-        labels[keys::INSTANCE_ID] = pass.snapshot.instance_id.as_str().into();
-    }
-    if let Some(metadata) = &experiment.spec.analysis_run_metadata {
-        for (key, value) in &metadata.labels {
-            labels[key.as_str()] = value.as_str().into();
-        }
-        for (key, value) in &metadata.annotations {
-            annotations[key.as_str()] = value.as_str().into();
-        }
-    }
-    Ok(json!({
-        "apiVersion": tidegate_crds::API_VERSION,
-        "kind": AnalysisRun::KIND,
-        "metadata": {
-            "name": name,
-            "namespace": experiment.namespace(),
-            "labels": labels,
-            "annotations": annotations,
-            "ownerReferences": pass.owner_reference(),
-        },
-        "spec": spec,
-    }))
+    let run = NewRun {
+        name,
+        namespace: experiment.namespace(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        metadata: experiment.spec.analysis_run_metadata.as_ref(),
+        instance_id: &pass.snapshot.instance_id,
+        owner: pass.owner_reference(),
+        spec,
+    };
+    Ok(run.object())
 }

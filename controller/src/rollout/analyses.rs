@@ -4,8 +4,9 @@ use super::canary::Position;
 use super::decision::{Action, Stage};
 use super::pass::Pass;
 use super::replicas;
+use crate::analysis_run::NewRun;
 use crate::events::Event;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tidegate_analysis::template;
 use tidegate_crds::analysis::{AnalysisPhase, AnalysisRun};
 use tidegate_crds::keys;
@@ -215,40 +216,23 @@ fn object(
         &analysis.dry_run,
         &analysis.measurement_retention,
     )?;
-    let mut labels = json!({});
-    let selector = rollout.spec.selector.as_ref().and_then(|s| s.match_labels.clone()).unwrap_or_default();
-    for (key, value) in selector {
-        labels[key] = value.into();
-    }
-    labels[keys::POD_TEMPLATE_HASH] = pass.hash.as_str().into();
-    labels[keys::ROLLOUT_TYPE] = purpose.label().into();
+    let mut labels = rollout.spec.selector.as_ref().and_then(|s| s.match_labels.clone()).unwrap_or_default();
+    labels.insert(keys::POD_TEMPLATE_HASH.to_owned(), pass.hash.clone());
+    labels.insert(keys::ROLLOUT_TYPE.to_owned(), purpose.label().to_owned());
     if let Purpose::Step(index) = purpose {
-        labels[keys::STEP_INDEX] = index.to_string().into();
+        labels.insert(keys::STEP_INDEX.to_owned(), index.to_string());
     }
-    if !pass.snapshot.instance_id.is_empty() {
-        labels[keys::INSTANCE_ID] = pass.snapshot.instance_id.as_str().into();
-    }
-    let mut annotations = json!({keys::REVISION: pass.revision.to_string()});
-    if let Some(metadata) = &analysis.analysis_run_metadata {
-        for (key, value) in &metadata.labels {
-            labels[key.as_str()] = value.as_str().into();
-        }
-        for (key, value) in &metadata.annotations {
-            annotations[key.as_str()] = value.as_str().into();
-        }
-    }
-    Ok(json!({
-        "apiVersion": tidegate_crds::API_VERSION,
-        "kind": AnalysisRun::KIND,
-        "metadata": {
-            "name": name,
-            "namespace": rollout.namespace(),
-            "labels": labels,
-            "annotations": annotations,
-            "ownerReferences": pass.owner_reference(),
-        },
-        "spec": spec,
-    }))
+    let run = NewRun {
+        name,
+        namespace: rollout.namespace(),
+        labels,
+        annotations: [(keys::REVISION.to_owned(), pass.revision.to_string())].into(),
+        metadata: analysis.analysis_run_metadata.as_ref(),
+        instance_id: &pass.snapshot.instance_id,
+        owner: pass.owner_reference(),
+        spec,
+    };
+    Ok(run.object())
 }
 
 /// Ends the runs that are not wanted any more, and deletes those beyond the history limits.
