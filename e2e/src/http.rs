@@ -1,5 +1,6 @@
 //! Requests to Services, pods and gateways of a cluster.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -19,6 +20,14 @@ pub fn client() -> Result<reqwest::Client> {
     crate::session::crypto_provider();
     let builder = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10));
     builder.connect_timeout(Duration::from_secs(2)).build().context("build an HTTP client")
+}
+
+/// A client for gRPC at `address` in a cluster, which takes `host` for its name. Over HTTP/2 the name is part of the URL.
+pub fn grpc_client(host: &str, address: SocketAddr) -> Result<reqwest::Client> {
+    crate::session::crypto_provider();
+    let builder = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10));
+    let builder = builder.connect_timeout(Duration::from_secs(2)).http2_prior_knowledge().resolve(host, address);
+    builder.build().context("build a gRPC client")
 }
 
 /// The URL of a Service's port: its ClusterIP, which works in the cluster's network.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::http;
+use crate::{grpc, http};
 
 /// At most so many requests wait for their answers; more would measure the machine, not the server.
 const IN_FLIGHT: usize = 512;
@@ -26,6 +27,8 @@ pub struct Load {
     pub rate: f64,
     /// Requests with these headers beside `Host`.
     pub headers: Vec<(String, String)>,
+    /// Calls over gRPC instead of requests; needs a `host`.
+    pub grpc: bool,
 }
 
 /// What came back in one second.
@@ -46,6 +49,8 @@ pub struct LoadReport {
     pub statuses: BTreeMap<u16, u64>,
     /// Answers (of any status) by the version that gave them.
     pub versions: BTreeMap<String, u64>,
+    /// Answers (of any status) by the pod that gave them.
+    pub pods: BTreeMap<String, u64>,
     /// Failed requests without an answer, by reason.
     pub failures: BTreeMap<String, u64>,
     /// Requests that were not sent, because too many waited for their answers.
@@ -97,13 +102,15 @@ impl LoadReport {
         &mut self.series[index]
     }
 
-    fn answered(&mut self, start: Instant, took: Duration, status: u16, version: &str) {
+    fn answered(&mut self, start: Instant, took: Duration, status: u16, from: &http::Answer) {
+        let http::Answer { version, pod } = from;
         self.requests += 1;
         *self.statuses.entry(status).or_default() += 1;
-        *self.versions.entry(version.to_owned()).or_default() += 1;
+        *self.versions.entry(version.clone()).or_default() += 1;
+        *self.pods.entry(pod.clone()).or_default() += 1;
         self.latencies.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
         let second = self.second(start);
-        *second.versions.entry(version.to_owned()).or_default() += 1;
+        *second.versions.entry(version.clone()).or_default() += 1;
         if status >= 400 {
             second.errors += 1;
         }
@@ -144,8 +151,19 @@ pub struct RunningLoad {
 }
 
 impl Load {
+    fn request(&self, client: &reqwest::Client) -> reqwest::RequestBuilder {
+        match &self.host {
+            Some(host) if self.grpc => {
+                let request = client.post(format!("http://{host}{}", grpc::PATH)).header("te", "trailers");
+                request.header("content-type", grpc::CONTENT_TYPE).body(grpc::framed(b"{}"))
+            }
+            Some(host) => client.get(&self.url).header("host", host),
+            None => client.get(&self.url),
+        }
+    }
+
     pub fn new(url: &str, host: Option<&str>, rate: f64) -> Self {
-        Self { url: url.to_owned(), host: host.map(str::to_owned), rate, headers: Vec::new() }
+        Self { url: url.to_owned(), host: host.map(str::to_owned), rate, headers: Vec::new(), grpc: false }
     }
 
     /// Starts to send, on the runtime that is running.
@@ -155,7 +173,11 @@ impl Load {
             "rate {}: expected more than 0, up to 20000",
             self.rate
         );
-        let client = http::client()?;
+        let client = match (&self.host, self.grpc) {
+            (_, false) => http::client()?,
+            (Some(host), true) => http::grpc_client(host, address(&self.url)?)?,
+            (None, true) => anyhow::bail!("a load of gRPC needs a host"),
+        };
         let report = Arc::new(Mutex::new(LoadReport::default()));
         let task = tokio::spawn(send(self, client, report.clone()));
         Ok(RunningLoad { report, task })
@@ -209,10 +231,7 @@ async fn send(load: Load, client: reqwest::Client, report: Arc<Mutex<LoadReport>
             lock(&report).skipped += 1;
             continue;
         };
-        let mut request = client.get(&load.url);
-        if let Some(host) = &load.host {
-            request = request.header("host", host);
-        }
+        let mut request = load.request(&client);
         for (name, value) in &load.headers {
             request = request.header(name, value);
         }
@@ -222,7 +241,7 @@ async fn send(load: Load, client: reqwest::Client, report: Arc<Mutex<LoadReport>
             let result = answer(request).await;
             let mut report = lock(&report);
             match result {
-                Ok((status, version)) => report.answered(start, sent.elapsed(), status, &version),
+                Ok((status, from)) => report.answered(start, sent.elapsed(), status, &from),
                 Err(reason) => report.failed(start, &reason),
             }
             drop(permit);
@@ -230,13 +249,22 @@ async fn send(load: Load, client: reqwest::Client, report: Arc<Mutex<LoadReport>
     }
 }
 
-/// Status and version of an answer; an answer that names none counts for the version `?`.
-async fn answer(request: reqwest::RequestBuilder) -> Result<(u16, String), String> {
+/// Where a gateway's URL leads.
+fn address(url: &str) -> Result<SocketAddr> {
+    let parsed = reqwest::Url::parse(url).with_context(|| url.to_owned())?;
+    let found = parsed.socket_addrs(|| None).with_context(|| url.to_owned())?;
+    found.into_iter().next().with_context(|| format!("{url} has no address"))
+}
+
+/// Status and origin of an answer; an answer that names none is of the version `?`.
+async fn answer(request: reqwest::RequestBuilder) -> Result<(u16, http::Answer), String> {
     let response = request.send().await.map_err(|error| reason(&error))?;
     let status = response.status().as_u16();
+    let of_grpc = response.headers().get("content-type").is_some_and(|kind| kind == grpc::CONTENT_TYPE);
     let body = response.bytes().await.map_err(|error| reason(&error))?;
-    let parsed: Result<http::Answer> = serde_json::from_slice(&body).context("answer");
-    Ok((status, parsed.map_or_else(|_| "?".to_owned(), |answer| answer.version)))
+    let message = if of_grpc { grpc::message(&body).unwrap_or_default() } else { &body };
+    let parsed: Option<http::Answer> = serde_json::from_slice(message).ok();
+    Ok((status, parsed.unwrap_or_else(|| http::Answer { version: "?".to_owned(), pod: String::new() })))
 }
 
 fn reason(error: &reqwest::Error) -> String {
@@ -256,12 +284,14 @@ mod tests {
     fn shares_and_errors() {
         let start = Instant::now();
         let mut report = LoadReport::default();
+        let from = |version: &str| http::Answer { version: version.to_owned(), pod: format!("pod-of-{version}") };
         for _ in 0..9 {
-            report.answered(start, Duration::from_millis(1), 200, "1");
+            report.answered(start, Duration::from_millis(1), 200, &from("1"));
         }
-        report.answered(start, Duration::from_millis(50), 500, "2");
+        report.answered(start, Duration::from_millis(50), 500, &from("2"));
         report.failed(start, "no connection");
         assert_eq!((report.requests, report.errors()), (11, 2));
+        assert_eq!((report.pods["pod-of-1"], report.pods["pod-of-2"]), (9, 1));
         assert!((report.share("1") - 0.9).abs() < 1e-9);
         assert_eq!(report.series[0].errors, 2);
         assert_eq!(report.latency(1.0), Duration::from_millis(50));

@@ -1,4 +1,5 @@
-//! Traefik as the data plane: Gateway API and Ingress (its own class and nginx's annotations), in the cluster's network.
+//! Traefik as the data plane: Gateway API, Ingress (its own class and nginx's annotations) and Traefik's own kinds, in the
+//! cluster's network.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::DynamicObject;
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
@@ -24,12 +25,25 @@ pub const API_PORT: u16 = 8088;
 pub const GATEWAY: (&str, &str) = ("traefik", "web");
 /// The class of Ingresses that are read with nginx's annotations.
 pub const NGINX_CLASS: &str = "nginx";
+/// Traefik's own kinds and their plurals. It waits for all of them, whether somebody uses them or not.
+const OWN_KINDS: [(&str, &str); 10] = [
+    ("IngressRoute", "ingressroutes"),
+    ("IngressRouteTCP", "ingressroutetcps"),
+    ("IngressRouteUDP", "ingressrouteudps"),
+    ("Middleware", "middlewares"),
+    ("MiddlewareTCP", "middlewaretcps"),
+    ("ServersTransport", "serverstransports"),
+    ("ServersTransportTCP", "serverstransporttcps"),
+    ("TLSOption", "tlsoptions"),
+    ("TLSStore", "tlsstores"),
+    ("TraefikService", "traefikservices"),
+];
 
-/// Installs the Gateway API, a GatewayClass `traefik` and a Gateway, and starts Traefik.
+/// Installs the Gateway API, a GatewayClass `traefik` and a Gateway, Traefik's own kinds, and starts Traefik.
 pub fn start(state: &StateDir, sandbox: &Sandbox, program: &Path, crds: &Path) -> Result<()> {
     let namespace = NetworkNamespace::of_cluster(&state.name);
     let cluster = Cluster::find(&state.name)?;
-    session::in_cluster(&namespace, async || install_gateway_api(&cluster.client().await?, crds).await)?;
+    session::in_cluster(&namespace, async || install_kinds(&cluster.client().await?, crds).await)?;
     let token = token(state)?;
     let authority = state.join("pki/ca.crt").display().to_string();
     let mut args = vec![
@@ -47,7 +61,7 @@ pub fn start(state: &StateDir, sandbox: &Sandbox, program: &Path, crds: &Path) -
         "--global.checknewversion=false".to_owned(),
         "--global.sendanonymoususage=false".to_owned(),
     ];
-    for provider in ["kubernetesgateway", "kubernetesingress", "kubernetesingressnginx"] {
+    for provider in ["kubernetesgateway", "kubernetesingress", "kubernetesingressnginx", "kubernetescrd"] {
         args.push(format!("--providers.{provider}=true"));
         args.push(format!("--providers.{provider}.endpoint=https://{NODE_IP}:6443"));
         args.push(format!("--providers.{provider}.token={token}"));
@@ -71,28 +85,15 @@ fn token(state: &StateDir) -> Result<String> {
     Ok(tokens.split(',').next().context("tokens.csv is empty")?.to_owned())
 }
 
-async fn install_gateway_api(client: &kube::Client, crds: &Path) -> Result<()> {
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let mut files: Vec<_> = std::fs::read_dir(crds)
-        .with_context(|| format!("the Gateway API's definitions in {}", crds.display()))?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .collect();
-    files.sort();
-    let mut names = Vec::new();
-    for file in files {
-        let text = std::fs::read_to_string(&file)?;
-        // Beside the definitions there is a policy that guards upgrades, of no use here.
-        let Ok(value) = serde_saphyr::from_str::<Value>(&text) else { continue };
-        if value["kind"] != "CustomResourceDefinition" {
-            continue;
-        }
-        let name = value["metadata"]["name"].as_str().context("a definition has a name")?.to_owned();
-        api.patch(&name, &PatchParams::apply("tidegate-e2e").force(), &Patch::Apply(&value))
-            .await
-            .with_context(|| format!("apply {}", file.display()))?;
-        names.push(name);
+async fn install_kinds(client: &kube::Client, gateway_api: &Path) -> Result<()> {
+    let mut definitions = gateway_definitions(gateway_api)?;
+    definitions.extend(OWN_KINDS.iter().map(|(kind, plural)| own_definition(kind, plural)));
+    for definition in &definitions {
+        crate::apply::apply(client, definition).await?;
     }
-    for name in &names {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for definition in &definitions {
+        let name = definition["metadata"]["name"].as_str().context("a definition has a name")?;
         crate::wait_for(&format!("{name} to be served"), Duration::from_secs(30), async || {
             let found = api.get(name).await?;
             let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
@@ -102,6 +103,45 @@ async fn install_gateway_api(client: &kube::Client, crds: &Path) -> Result<()> {
         })
         .await?;
     }
+    install_gateway(client).await
+}
+
+/// The Gateway API's definitions, from a directory of YAML files.
+fn gateway_definitions(directory: &Path) -> Result<Vec<Value>> {
+    let mut files: Vec<_> = std::fs::read_dir(directory)
+        .with_context(|| format!("the Gateway API's definitions in {}", directory.display()))?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .collect();
+    files.sort();
+    let mut definitions = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file)?;
+        // Beside the definitions there is a policy that guards upgrades, of no use here.
+        let Ok(value) = serde_saphyr::from_str::<Value>(&text) else { continue };
+        if value["kind"] == "CustomResourceDefinition" {
+            definitions.push(value);
+        }
+    }
+    Ok(definitions)
+}
+
+/// A definition of one of Traefik's kinds that takes whatever Traefik itself understands.
+fn own_definition(kind: &str, plural: &str) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.traefik.io")},
+        "spec": {
+            "group": "traefik.io", "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
+            "versions": [{"name": "v1alpha1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                "type": "object",
+                "properties": {"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+            }}}],
+        },
+    })
+}
+
+async fn install_gateway(client: &kube::Client) -> Result<()> {
     let (namespace, gateway) = GATEWAY;
     let objects = [
         json!({

@@ -1,5 +1,6 @@
 //! The server that test rollouts roll out: its version, error rate, latency and readiness are set by environment, and
-//! error rate and latency also while it runs. `tidegate-testserver exit CODE [--after MS]` is a job instead.
+//! error rate and latency also while it runs. It answers gRPC as well, on the same port (`tidegate_e2e::grpc`).
+//! `tidegate-testserver exit CODE [--after MS]` is a job instead.
 //!
 //! Environment: `VERSION`, `ERROR_RATE` (0 to 1), `LATENCY_MS`, `PORT` (8080), `READY_AFTER_MS`, `FAIL_READY`
 //! (`true`), `CRASH` (an exit code).
@@ -9,19 +10,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::body::{Body, Bytes};
 use axum::extract::{Json, State};
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use clap::{Parser, Subcommand};
+use http_body_util::{BodyExt, Full};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
+use tidegate_e2e::grpc;
 
 #[derive(Parser)]
 struct Arguments {
@@ -132,7 +136,8 @@ impl Server {
     }
 }
 
-async fn answer(State(server): State<Arc<Server>>) -> impl IntoResponse {
+/// Takes its time, counts and says who it is; or fails, when it is its turn to.
+async fn serve_one(server: &Server) -> (StatusCode, Value) {
     let start = Instant::now();
     let latency = server.latency_ms.load(Ordering::Relaxed);
     if latency > 0 {
@@ -142,7 +147,22 @@ async fn answer(State(server): State<Arc<Server>>) -> impl IntoResponse {
     let version = server.version.clone();
     server.requests.get_or_create(&RequestLabels { version: version.clone(), code: status.as_u16() }).inc();
     server.latency.get_or_create(&VersionLabels { version }).observe(start.elapsed().as_secs_f64());
-    (status, Json(json!({"version": server.version, "pod": server.pod})))
+    (status, json!({"version": server.version, "pod": server.pod}))
+}
+
+async fn answer(State(server): State<Arc<Server>>) -> impl IntoResponse {
+    let (status, said) = serve_one(&server).await;
+    (status, Json(said))
+}
+
+/// The same over gRPC, where the status comes after the message.
+async fn call(State(server): State<Arc<Server>>) -> impl IntoResponse {
+    let (status, said) = serve_one(&server).await;
+    // 0 is success, 13 an internal error.
+    let code = if status.is_success() { "0" } else { "13" };
+    let trailers = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static(code))]);
+    let frame = Full::new(Bytes::from(grpc::framed(said.to_string().as_bytes())));
+    (status, [(CONTENT_TYPE, grpc::CONTENT_TYPE)], Body::new(frame.with_trailers(async { Some(Ok(trailers)) })))
 }
 
 async fn ready(State(server): State<Arc<Server>>) -> impl IntoResponse {
@@ -204,6 +224,7 @@ async fn serve(arguments: &Arguments) -> std::io::Result<()> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let app = axum::Router::new()
         .route("/", get(answer))
+        .route(grpc::PATH, post(call))
         .route("/healthz", get(ready))
         .route("/metrics", get(metrics))
         .route("/config", post(configure))

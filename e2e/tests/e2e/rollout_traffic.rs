@@ -9,7 +9,7 @@ use tidegate_e2e::{Load, http, run, wait_for};
 
 use crate::scene::{self, SOON, Scene, phase_is};
 
-const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
+pub const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
 
 /// An HTTPRoute over both Services, with all traffic on the stable one as users write it.
 fn route(scene: &Scene, name: &str, host: &str) -> Value {
@@ -55,7 +55,7 @@ pub async fn prepare(scene: &Scene, name: &str) -> Result<()> {
 }
 
 /// Names and weights of the route's first rule.
-async fn weights(scene: &Scene, name: &str) -> Result<Vec<(String, i64)>> {
+pub async fn weights(scene: &Scene, name: &str) -> Result<Vec<(String, i64)>> {
     let route = scene.get(GATEWAY_API, "HTTPRoute", name).await?;
     let backends = route["spec"]["rules"][0]["backendRefs"].as_array().context("backends")?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

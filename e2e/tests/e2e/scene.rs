@@ -403,6 +403,7 @@ impl Scene {
     /// Ends a load of which no request may have failed.
     pub async fn without_errors(&self, load: RunningLoad) -> Result<()> {
         let report = load.stop().await?;
+        println!("{}: {report}", self.name());
         let seconds: Vec<_> = report.series.iter().enumerate().filter(|(_, second)| second.errors > 0).collect();
         let of = report.series.len();
         ensure!(
@@ -427,6 +428,7 @@ impl Scene {
         .await?;
         let found = self.share(load, version, requests).await?;
         let bound = 0.001 + 4.0 * (expected * (1.0 - expected) / requests as f64).sqrt();
+        println!("{}: version {version} gave {found:.3}, expected {expected} ± {bound:.3}", self.name());
         ensure!(
             (found - expected).abs() <= bound,
             "version {version} gave {found:.3}, expected {expected} ± {bound:.3}"
