@@ -49,7 +49,7 @@ impl Gateway {
         let routes: Api<DynamicObject> = Api::namespaced_with(namespace.client.clone(), &namespace.name, &resource);
         let now = serde_json::to_value(routes.get(route).await?)?;
         // A Service may lead to other pods with the next connection.
-        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build()?;
+        let client = http::connecting_client()?;
         let inner = Arc::new(Inner {
             kubernetes: namespace.client.clone(),
             namespace: namespace.name.clone(),

@@ -17,17 +17,23 @@ pub struct Answer {
 
 /// A client for addresses in a cluster: no proxy, and a bound to how long an answer may take.
 pub fn client() -> Result<reqwest::Client> {
+    builder().build().context("build an HTTP client")
+}
+
+fn builder() -> reqwest::ClientBuilder {
     crate::session::crypto_provider();
     let builder = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10));
-    builder.connect_timeout(Duration::from_secs(2)).build().context("build an HTTP client")
+    builder.connect_timeout(Duration::from_secs(2))
+}
+
+/// The same, with a connection for each request.
+pub fn connecting_client() -> Result<reqwest::Client> {
+    builder().pool_max_idle_per_host(0).build().context("build an HTTP client")
 }
 
 /// A client for gRPC at `address` in a cluster, which takes `host` for its name. Over HTTP/2 the name is part of the URL.
 pub fn grpc_client(host: &str, address: SocketAddr) -> Result<reqwest::Client> {
-    crate::session::crypto_provider();
-    let builder = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10));
-    let builder = builder.connect_timeout(Duration::from_secs(2)).http2_prior_knowledge().resolve(host, address);
-    builder.build().context("build a gRPC client")
+    builder().http2_prior_knowledge().resolve(host, address).build().context("build a gRPC client")
 }
 
 /// The URL of a Service's port: its ClusterIP, which works in the cluster's network.

@@ -29,6 +29,8 @@ pub struct Load {
     pub headers: Vec<(String, String)>,
     /// Calls over gRPC instead of requests; needs a `host`.
     pub grpc: bool,
+    /// A connection for each request, for what looks at connections only.
+    pub connecting: bool,
 }
 
 /// What came back in one second.
@@ -146,8 +148,26 @@ impl fmt::Display for LoadReport {
 
 /// A load that goes on in the background. Ends when dropped.
 pub struct RunningLoad {
-    report: Arc<Mutex<LoadReport>>,
+    counts: Arc<Mutex<Counts>>,
     task: JoinHandle<()>,
+}
+
+/// What came back, of all requests and of the last ones.
+#[derive(Default)]
+struct Counts {
+    all: LoadReport,
+    /// Of the requests from number `from` on.
+    recent: LoadReport,
+    from: u64,
+    /// How many were sent.
+    sent: u64,
+}
+
+impl Counts {
+    fn reports(&mut self, number: u64) -> impl Iterator<Item = &mut LoadReport> {
+        let recent = (number >= self.from).then_some(&mut self.recent);
+        std::iter::once(&mut self.all).chain(recent)
+    }
 }
 
 impl Load {
@@ -163,7 +183,14 @@ impl Load {
     }
 
     pub fn new(url: &str, host: Option<&str>, rate: f64) -> Self {
-        Self { url: url.to_owned(), host: host.map(str::to_owned), rate, headers: Vec::new(), grpc: false }
+        Self {
+            url: url.to_owned(),
+            host: host.map(str::to_owned),
+            rate,
+            headers: Vec::new(),
+            grpc: false,
+            connecting: false,
+        }
     }
 
     /// Starts to send, on the runtime that is running.
@@ -174,13 +201,14 @@ impl Load {
             self.rate
         );
         let client = match (&self.host, self.grpc) {
+            (_, false) if self.connecting => http::connecting_client()?,
             (_, false) => http::client()?,
             (Some(host), true) => http::grpc_client(host, address(&self.url)?)?,
             (None, true) => anyhow::bail!("a load of gRPC needs a host"),
         };
-        let report = Arc::new(Mutex::new(LoadReport::default()));
-        let task = tokio::spawn(send(self, client, report.clone()));
-        Ok(RunningLoad { report, task })
+        let counts = Arc::new(Mutex::new(Counts::default()));
+        let task = tokio::spawn(send(self, client, counts.clone()));
+        Ok(RunningLoad { counts, task })
     }
 
     /// Sends for `duration` and waits for the answers.
@@ -194,15 +222,28 @@ impl Load {
 impl RunningLoad {
     /// What came back so far.
     pub fn report(&self) -> LoadReport {
-        lock(&self.report).clone()
+        lock(&self.counts).all.clone()
+    }
+
+    /// From now on, [`RunningLoad::recent`] is about requests that are sent from now on.
+    pub fn begin(&self) {
+        let mut counts = lock(&self.counts);
+        counts.from = counts.sent;
+        counts.recent = LoadReport::default();
+    }
+
+    /// What came back of the requests that were sent since [`RunningLoad::begin`]: on a busy machine, answers of others
+    /// may still come for a while.
+    pub fn recent(&self) -> LoadReport {
+        lock(&self.counts).recent.clone()
     }
 
     /// Stops sending, gives what is under way a moment, and returns the sum.
     pub async fn stop(self) -> Result<LoadReport> {
         self.task.abort();
         let start = Instant::now();
-        // Each request under way holds a clone of the report.
-        while Arc::strong_count(&self.report) > 1 && start.elapsed() < Duration::from_secs(12) {
+        // Each request under way holds a clone of the counts.
+        while Arc::strong_count(&self.counts) > 1 && start.elapsed() < Duration::from_secs(12) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(self.report())
@@ -215,11 +256,11 @@ impl Drop for RunningLoad {
     }
 }
 
-fn lock(report: &Mutex<LoadReport>) -> std::sync::MutexGuard<'_, LoadReport> {
-    report.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+fn lock(counts: &Mutex<Counts>) -> std::sync::MutexGuard<'_, Counts> {
+    counts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-async fn send(load: Load, client: reqwest::Client, report: Arc<Mutex<LoadReport>>) {
+async fn send(load: Load, client: reqwest::Client, counts: Arc<Mutex<Counts>>) {
     let start = Instant::now();
     let permits = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / load.rate));
@@ -228,21 +269,27 @@ async fn send(load: Load, client: reqwest::Client, report: Arc<Mutex<LoadReport>
     loop {
         ticks.tick().await;
         let Ok(permit) = permits.clone().try_acquire_owned() else {
-            lock(&report).skipped += 1;
+            lock(&counts).all.skipped += 1;
             continue;
         };
         let mut request = load.request(&client);
         for (name, value) in &load.headers {
             request = request.header(name, value);
         }
-        let report = report.clone();
+        let counts = counts.clone();
+        let number = {
+            let mut counts = lock(&counts);
+            counts.sent += 1;
+            counts.sent - 1
+        };
         tokio::spawn(async move {
             let sent = Instant::now();
             let result = answer(request).await;
-            let mut report = lock(&report);
-            match result {
-                Ok((status, from)) => report.answered(start, sent.elapsed(), status, &from),
-                Err(reason) => report.failed(start, &reason),
+            for report in lock(&counts).reports(number) {
+                match &result {
+                    Ok((status, from)) => report.answered(start, sent.elapsed(), *status, from),
+                    Err(reason) => report.failed(start, reason),
+                }
             }
             drop(permit);
         });
@@ -310,6 +357,15 @@ mod tests {
         server.abort();
         assert!((80..=120).contains(&report.requests), "{report}");
         assert_eq!((report.errors(), report.versions["7"]), (0, report.requests), "{report}");
+    }
+
+    #[test]
+    fn answers_of_earlier_requests_are_not_recent() {
+        let mut counts = Counts { from: 2, ..Counts::default() };
+        for number in [0, 2, 1, 3] {
+            counts.reports(number).for_each(|report| report.failed(Instant::now(), "no connection"));
+        }
+        assert_eq!((counts.all.requests, counts.recent.requests), (4, 2));
     }
 
     #[tokio::test]

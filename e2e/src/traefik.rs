@@ -19,6 +19,8 @@ use crate::state::StateDir;
 
 /// Where requests come in, on every address of the cluster's network.
 pub const PORT: u16 = 80;
+/// Where connections come in that a TCPRoute leads on. There is nothing in them to tell one route from another by.
+pub const TCP_PORT: u16 = 9000;
 /// Where Traefik tells of itself (`/ping`, `/api/rawdata`, `/metrics`).
 pub const API_PORT: u16 = 8088;
 /// Namespace and name of the Gateway to which routes of any namespace may attach.
@@ -49,6 +51,7 @@ pub fn start(state: &StateDir, sandbox: &Sandbox, program: &Path, crds: &Path) -
     let mut args = vec![
         "--log.level=INFO".to_owned(),
         format!("--entrypoints.web.address=:{PORT}"),
+        format!("--entrypoints.tcp.address=:{TCP_PORT}"),
         format!("--entrypoints.traefik.address={NODE_IP}:{API_PORT}"),
         "--api.insecure=true".to_owned(),
         "--ping=true".to_owned(),
@@ -56,6 +59,8 @@ pub fn start(state: &StateDir, sandbox: &Sandbox, program: &Path, crds: &Path) -
         // The default of 2 s would be most of the time that a test waits for a new weight.
         "--providers.providersthrottleduration=100ms".to_owned(),
         format!("--providers.kubernetesgateway.statusaddress.ip={NODE_IP}"),
+        // TCPRoute.
+        "--providers.kubernetesgateway.experimentalchannel=true".to_owned(),
         "--providers.kubernetesingress.ingressclass=traefik".to_owned(),
         format!("--providers.kubernetesingressnginx.ingressclass={NGINX_CLASS}"),
         "--global.checknewversion=false".to_owned(),
@@ -106,13 +111,14 @@ async fn install_kinds(client: &kube::Client, gateway_api: &Path) -> Result<()> 
     install_gateway(client).await
 }
 
-/// The Gateway API's definitions, from a directory of YAML files.
+/// The Gateway API's definitions, from a directory of YAML files; and TCPRoute's, which is among the experimental ones.
 fn gateway_definitions(directory: &Path) -> Result<Vec<Value>> {
     let mut files: Vec<_> = std::fs::read_dir(directory)
         .with_context(|| format!("the Gateway API's definitions in {}", directory.display()))?
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .collect();
     files.sort();
+    files.push(directory.with_file_name("experimental").join("gateway.networking.k8s.io_tcproutes.yaml"));
     let mut definitions = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(&file)?;
@@ -152,9 +158,10 @@ async fn install_gateway(client: &kube::Client) -> Result<()> {
         json!({
             "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
             "metadata": {"name": gateway, "namespace": namespace},
-            "spec": {"gatewayClassName": "traefik", "listeners": [{
-                "name": "http", "port": PORT, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}},
-            }]},
+            "spec": {"gatewayClassName": "traefik", "listeners": [
+                {"name": "http", "port": PORT, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}},
+                {"name": "tcp", "port": TCP_PORT, "protocol": "TCP", "allowedRoutes": {"namespaces": {"from": "All"}}},
+            ]},
         }),
         json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": NGINX_CLASS},

@@ -273,6 +273,11 @@ impl Cluster {
         format!("http://{NODE_IP}:{}", crate::traefik::PORT)
     }
 
+    /// Where Traefik takes connections for a TCPRoute; as a URL, since what runs behind it speaks HTTP.
+    pub fn tcp_gateway_url(&self) -> String {
+        format!("http://{NODE_IP}:{}", crate::traefik::TCP_PORT)
+    }
+
     /// The program's log so far, for a component such as `kube-apiserver` or `traefik`.
     pub fn component_log(&self, name: &str) -> Result<String> {
         let path = self.own()?.state.log(name);

@@ -152,6 +152,7 @@ fn a_background_analysis_takes_an_update_back_and_no_user_notices() -> Result<()
                 .await?;
         let steps = json!([{"setWeight": 20}, {"pause": {}}, {"setWeight": 50}, {"pause": {}}]);
         let mut rollout = rollout_traffic::routed("web", "1", 2, steps);
+        scene::polite(&mut rollout["spec"]["template"]);
         let analysis = |level: &str| {
             json!({
                 "startingStep": 2,

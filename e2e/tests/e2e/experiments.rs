@@ -332,20 +332,10 @@ fn a_step_compares_the_stable_version_with_the_new_one() -> Result<()> {
 
 /// The share of the next answers that came from pods of a ReplicaSet.
 async fn share_of_pods(scene: &Scene, load: &RunningLoad, set: &str, requests: u64) -> Result<f64> {
-    let before = load.report();
-    let after = scene
-        .until(&format!("{requests} more answers"), async || {
-            let report = load.report();
-            let more = report.requests - before.requests;
-            ensure!(more >= requests, "{more} came");
-            Ok(report)
-        })
-        .await?;
+    let report = scene.next_answers(load, requests).await?;
     let prefix = format!("{set}-");
-    let of = |report: &tidegate_e2e::LoadReport| -> u64 {
-        report.pods.iter().filter(|(pod, _)| pod.starts_with(&prefix)).map(|(_, count)| count).sum()
-    };
-    Ok((of(&after) - of(&before)) as f64 / (after.requests - before.requests) as f64)
+    let of_set: u64 = report.pods.iter().filter(|(pod, _)| pod.starts_with(&prefix)).map(|(_, count)| count).sum();
+    Ok(of_set as f64 / report.requests as f64)
 }
 
 /// Users get their share of an experiment's versions. `port` is that of the Services in the route; the pods listen at 8080.
@@ -366,7 +356,9 @@ async fn experiment_gets_a_share(scene: &Scene, port: u16) -> Result<()> {
         {"setWeight": 40},
         {"pause": {}},
     ]);
-    scene.deploy(rollout_traffic::routed("web", "1", 1, steps)).await?;
+    let mut rollout = rollout_traffic::routed("web", "1", 1, steps);
+    scene::polite(&mut rollout["spec"]["template"]);
+    scene.deploy(rollout).await?;
     let (url, host) = (scene.cluster.gateway_url(), scene.host());
     scene.answers(&url, Some(&host), "1").await?;
     let load = Load::new(&url, Some(&host), 100.0).start()?;

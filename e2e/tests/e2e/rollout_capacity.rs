@@ -10,13 +10,6 @@ use tidegate_e2e::{Load, run, wait_for};
 use crate::rollout_traffic::{self, GATEWAY_API, weights};
 use crate::scene::{self, SOON, Scene, phase_is};
 
-/// Lets a pod answer for two seconds after it was told to stop, so that the data plane can hear of it.
-fn polite(template: &mut Value) {
-    let spec = &mut template["spec"];
-    spec["terminationGracePeriodSeconds"] = 5.into();
-    spec["containers"][0]["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 2}}});
-}
-
 async fn users(scene: &Scene) -> Result<RunningLoad> {
     let (url, host) = (scene.cluster.gateway_url(), scene.host());
     scene.answers(&url, Some(&host), "1").await?;
@@ -51,7 +44,7 @@ fn a_shrunk_stable_version_is_whole_again_before_the_canary_goes() -> Result<()>
         rollout_traffic::prepare(&scene, "web").await?;
         let steps = json!([{"setWeight": 25}, {"pause": {}}, {"setWeight": 50}, {"setWeight": 75}, {"pause": {}}]);
         let mut rollout = rollout_traffic::routed("web", "1", 4, steps);
-        polite(&mut rollout["spec"]["template"]);
+        scene::polite(&mut rollout["spec"]["template"]);
         let canary = &mut rollout["spec"]["strategy"]["canary"];
         canary["dynamicStableScale"] = true.into();
         canary["scaleDownDelaySeconds"] = Value::Null;
@@ -105,7 +98,7 @@ fn an_autoscaler_changes_both_versions_and_no_weight() -> Result<()> {
         let scene = Scene::new(cluster, "autoscaled").await?;
         rollout_traffic::prepare(&scene, "web").await?;
         let mut rollout = rollout_traffic::routed("web", "1", 2, json!([{"setWeight": 50}, {"pause": {}}]));
-        polite(&mut rollout["spec"]["template"]);
+        scene::polite(&mut rollout["spec"]["template"]);
         scene.deploy(rollout).await?;
         let load = users(&scene).await?;
         scene.set_tag("web", "2")?;
@@ -158,7 +151,7 @@ fn a_deployment_hands_over_pod_by_pod() -> Result<()> {
     run(async |cluster| {
         let scene = Scene::new(cluster, "hand-over").await?;
         let mut template = scene::template("web", "1");
-        polite(&mut template);
+        scene::polite(&mut template);
         scene
             .apply(json!({
                 "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "labels": {}},

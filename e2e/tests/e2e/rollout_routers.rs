@@ -19,7 +19,9 @@ fn routed(replicas: u32, routing: Value, steps: Value) -> Value {
         "trafficRouting": routing,
         "steps": steps,
     }});
-    scene::rollout("web", "1", replicas, strategy)
+    let mut rollout = scene::rollout("web", "1", replicas, strategy);
+    scene::polite(&mut rollout["spec"]["template"]);
+    rollout
 }
 
 async fn services(scene: &Scene) -> Result<()> {

@@ -1,7 +1,7 @@
-//! Gateway API beyond weights: copies of requests, chosen requests, two Services that take turns, and gRPC.
+//! Gateway API beyond the weights of an HTTPRoute: copies of requests, two Services that take turns, gRPC and TCP.
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tidegate_e2e::gateway::Gateway;
 use tidegate_e2e::load::RunningLoad;
 use tidegate_e2e::traefik::GATEWAY;
@@ -9,6 +9,13 @@ use tidegate_e2e::{Load, http, run};
 
 use crate::rollout_traffic::{self, GATEWAY_API, weights};
 use crate::scene::{self, HASH, Scene};
+
+/// A Rollout whose pods take their leave.
+fn polite(name: &str, replicas: u32, strategy: Value) -> Value {
+    let mut rollout = scene::rollout(name, "1", replicas, strategy);
+    scene::polite(&mut rollout["spec"]["template"]);
+    rollout
+}
 
 /// How many requests the pods of a hash have answered, by their own account.
 async fn served(scene: &Scene, hash: &str) -> Result<u64> {
@@ -29,22 +36,10 @@ async fn served(scene: &Scene, hash: &str) -> Result<u64> {
     Ok(sum)
 }
 
-/// Waits for this many more answers to a load.
-async fn more_answers(scene: &Scene, load: &RunningLoad, requests: u64) -> Result<()> {
-    let before = load.report().requests;
-    scene
-        .until(&format!("{requests} more answers"), async || {
-            let more = load.report().requests - before;
-            ensure!(more >= requests, "{more} came");
-            Ok(())
-        })
-        .await
-}
-
 /// Waits until this share of users' requests reaches the pods of a hash, over at least 300 of them. The two counts are not
 /// of the same moment; the longer it takes, the less that matters.
 async fn copies_are(scene: &Scene, users: &RunningLoad, hash: &str, share: f64) -> Result<()> {
-    more_answers(scene, users, 40).await?;
+    scene.next_answers(users, 40).await?;
     let before = (served(scene, hash).await?, users.report().requests);
     let found = scene
         .until(&format!("copies of {share} of the requests"), async || {
@@ -83,6 +78,7 @@ fn a_canary_gets_copies_while_users_see_the_stable_version_only() -> Result<()> 
             {"pause": {}},
         ]);
         let mut rollout = rollout_traffic::routed("web", "1", 1, steps);
+        scene::polite(&mut rollout["spec"]["template"]);
         let routing = &mut rollout["spec"]["strategy"]["canary"]["trafficRouting"];
         routing["managedRoutes"] = json!([{"name": "shadow"}]);
         scene.deploy(rollout).await?;
@@ -109,7 +105,7 @@ fn a_canary_gets_copies_while_users_see_the_stable_version_only() -> Result<()> 
         scene
             .until("no more copies", async || {
                 let before = served(&scene, &canary).await?;
-                more_answers(&scene, &users, 40).await?;
+                scene.next_answers(&users, 40).await?;
                 let more = served(&scene, &canary).await? - before;
                 ensure!(more == 0, "{more} came");
                 Ok(())
@@ -149,7 +145,7 @@ fn ping_and_pong_take_turns() -> Result<()> {
             "trafficRouting": {"plugins": {"argoproj-labs/gatewayAPI": {"httpRoute": "web"}}},
             "steps": [{"setWeight": 30}, {"pause": {}}],
         }});
-        let deployed = scene.deploy(scene::rollout("web", "1", 2, strategy)).await?;
+        let deployed = scene.deploy(polite("web", 2, strategy)).await?;
         assert_eq!(deployed["status"]["canary"]["stablePingPong"], "ping");
         let (url, host) = (cluster.gateway_url(), scene.host());
         scene.answers(&url, Some(&host), "1").await?;
@@ -233,7 +229,7 @@ fn grpc_calls_are_split_and_led_like_requests() -> Result<()> {
                 {"pause": {}},
             ],
         }});
-        scene.deploy(scene::rollout("web", "1", 2, strategy)).await?;
+        scene.deploy(polite("web", 2, strategy)).await?;
         let (url, host) = (cluster.gateway_url(), scene.host());
         let calls = |headers: &[(&str, &str)]| {
             let mut load = Load::new(&url, Some(&host), 100.0);
@@ -259,5 +255,55 @@ fn grpc_calls_are_split_and_led_like_requests() -> Result<()> {
         let live = scene.get(GATEWAY_API, "GRPCRoute", "web").await?;
         assert_eq!(live["spec"]["rules"].as_array().map(Vec::len), Some(1), "{}", live["spec"]["rules"]);
         scene.without_errors(users).await
+    })
+}
+
+#[test]
+fn connections_are_split_by_a_tcp_route() -> Result<()> {
+    run(async |cluster| {
+        let scene = Scene::new(cluster, "tcp").await?;
+        for name in ["web-stable", "web-canary"] {
+            scene.apply(scene::service(name, "web")).await?;
+        }
+        let (namespace, gateway) = GATEWAY;
+        scene
+            .apply(json!({
+                "apiVersion": "gateway.networking.k8s.io/v1alpha2", "kind": "TCPRoute", "metadata": {"name": "web", "labels": {}},
+                "spec": {
+                    "parentRefs": [{"name": gateway, "namespace": namespace, "sectionName": "tcp"}],
+                    "rules": [{"backendRefs": [
+                        {"name": "web-stable", "port": 80}, {"name": "web-canary", "port": 80, "weight": 0},
+                    ]}],
+                },
+            }))
+            .await?;
+        let strategy = json!({"canary": {
+            "stableService": "web-stable", "canaryService": "web-canary",
+            "abortScaleDownDelaySeconds": 2, "scaleDownDelaySeconds": 2,
+            "trafficRouting": {"plugins": {"argoproj-labs/gatewayAPI": {"tcpRoute": "web"}}},
+            "steps": [{"setWeight": 35}, {"pause": {}}],
+        }});
+        scene.deploy(polite("web", 2, strategy)).await?;
+        let url = cluster.tcp_gateway_url();
+        let client = http::connecting_client()?;
+        scene
+            .until("an answer", async || {
+                let answer = http::ask(&client, &url, None).await?;
+                ensure!(answer.version == "1", "{answer:?}");
+                Ok(())
+            })
+            .await?;
+        let mut load = Load::new(&url, None, 100.0);
+        load.connecting = true;
+        let load = load.start()?;
+        scene.share_is(&load, "1", 1.0).await?;
+        scene.set_tag("web", "2")?;
+        scene.paused_at("web", 1).await?;
+        scene.share_is(&load, "2", 0.35).await?;
+        scene.plugin(&["promote", "web"])?;
+        scene.phase("web", "Healthy").await?;
+        scene.share_is(&load, "2", 1.0).await?;
+        scene.sizes("web", &[(1, 0), (2, 2)]).await?;
+        scene.without_errors(load).await
     })
 }

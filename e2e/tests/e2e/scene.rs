@@ -16,7 +16,7 @@ use tidegate_e2e::cluster::Cluster;
 use tidegate_e2e::controller::tidegate_program;
 use tidegate_e2e::load::RunningLoad;
 use tidegate_e2e::process::{output, raw_output};
-use tidegate_e2e::{Controller, TestNamespace, http, wait_for};
+use tidegate_e2e::{Controller, LoadReport, TestNamespace, http, wait_for};
 use tokio::sync::OnceCell;
 
 /// Time for things that take seconds on an idle machine. Waits end as soon as their condition holds.
@@ -384,20 +384,20 @@ impl Scene {
         .await
     }
 
-    /// The share of a version in the next `requests` answers of a load.
+    /// What comes back of requests that a load sends from now on, once so many were answered.
+    pub async fn next_answers(&self, load: &RunningLoad, requests: u64) -> Result<LoadReport> {
+        load.begin();
+        self.until(&format!("{requests} answers"), async || {
+            let report = load.recent();
+            ensure!(report.requests >= requests, "{} came", report.requests);
+            Ok(report)
+        })
+        .await
+    }
+
+    /// The share of a version in the answers to the next `requests` of a load.
     pub async fn share(&self, load: &RunningLoad, version: &str, requests: u64) -> Result<f64> {
-        let before = load.report();
-        let after = self
-            .until(&format!("{requests} more answers"), async || {
-                let report = load.report();
-                let more = report.requests - before.requests;
-                ensure!(more >= requests, "{more} came");
-                Ok(report)
-            })
-            .await?;
-        let of = |report: &tidegate_e2e::LoadReport| report.versions.get(version).copied().unwrap_or_default();
-        let all = |report: &tidegate_e2e::LoadReport| report.versions.values().sum::<u64>();
-        Ok((of(&after) - of(&before)) as f64 / (all(&after) - all(&before)) as f64)
+        Ok(self.next_answers(load, requests).await?.share(version))
     }
 
     /// Ends a load of which no request may have failed.
@@ -514,6 +514,14 @@ pub fn template(app: &str, tag: &str) -> Value {
             }],
         },
     })
+}
+
+/// Lets the pods of a template answer for some seconds after they were told to stop, as careful users do, so that the
+/// data plane can hear of it however busy the machine is.
+pub fn polite(template: &mut Value) {
+    let spec = &mut template["spec"];
+    spec["terminationGracePeriodSeconds"] = 10.into();
+    spec["containers"][0]["lifecycle"] = json!({"preStop": {"sleep": {"seconds": 6}}});
 }
 
 /// A Rollout of the test server.
