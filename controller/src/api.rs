@@ -112,6 +112,9 @@ pub mod resources {
     pub const JOB: Resource = Resource::fixed("batch", "v1", "Job", "jobs", true);
     /// Service.
     pub const SERVICE: Resource = Resource::fixed("", "v1", "Service", "services", true);
+    /// EndpointSlice.
+    pub const ENDPOINT_SLICE: Resource =
+        Resource::fixed("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", true);
     /// Pod.
     pub const POD: Resource = Resource::fixed("", "v1", "Pod", "pods", true);
     /// PodTemplate.

@@ -14,6 +14,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Namespace and name.
@@ -94,7 +95,18 @@ pub struct Store {
     by_spec: bool,
     handlers: RwLock<Vec<Handler>>,
     state: RwLock<State>,
-    synced: watch::Sender<bool>,
+    listing: watch::Sender<Listing>,
+}
+
+/// How far the first list of a store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Listing {
+    /// Under way.
+    Open,
+    /// The API server refused it so far: there is no such kind, or no right to see it.
+    Refused,
+    /// Complete.
+    Done,
 }
 
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
@@ -131,7 +143,7 @@ impl Store {
             by_spec,
             handlers: RwLock::default(),
             state: RwLock::default(),
-            synced: watch::Sender::new(false),
+            listing: watch::Sender::new(Listing::Open),
         })
     }
 
@@ -218,9 +230,28 @@ impl Store {
 
     /// Waits until the first list is complete.
     pub async fn synced(&self) {
-        let mut receiver = self.synced.subscribe();
+        let mut receiver = self.listing.subscribe();
         // The sender lives as long as the store, so waiting cannot fail.
-        let _ = receiver.wait_for(|synced| *synced).await;
+        let _ = receiver.wait_for(|listing| *listing == Listing::Done).await;
+    }
+
+    /// Waits until the first list is complete, and says whether it is: not when it was refused, or is not there within
+    /// `patience`.
+    pub async fn listed(&self, patience: Duration) -> bool {
+        let mut receiver = self.listing.subscribe();
+        let over = receiver.wait_for(|listing| *listing != Listing::Open);
+        matches!(tokio::time::timeout(patience, over).await, Ok(Ok(listing)) if *listing == Listing::Done)
+    }
+
+    /// The first list was refused; it is asked for again.
+    fn list_refused(&self) {
+        self.listing.send_if_modified(|listing| {
+            let open = *listing == Listing::Open;
+            if open {
+                *listing = Listing::Refused;
+            }
+            open
+        });
     }
 
     /// Takes in an object from a watch or from the answer to an own write, unless a newer version is known.
@@ -331,7 +362,7 @@ impl Store {
         for key in gone {
             self.remove(&key, 0);
         }
-        self.synced.send_replace(true);
+        self.listing.send_replace(Listing::Done);
     }
 
     fn tell(&self, change: Change<'_>) {
@@ -410,6 +441,7 @@ pub async fn fill(client: kube::Client, store: Arc<Store>, scope: Scope) {
                 }
             }
             Err(error) => {
+                store.list_refused();
                 let text = crate::api::error_chain(&error);
                 // An expired version is part of a watch's life: the list that follows mends it.
                 if text.contains("Expired") || text.contains("too old") {
@@ -439,14 +471,16 @@ pub struct OnDemand {
     namespace: String,
     stores: Mutex<BTreeMap<Resource, Arc<Store>>>,
     on_change: RwLock<Vec<KindHandler>>,
+    index: fn(&Value) -> Vec<String>,
 }
 
 impl OnDemand {
     /// Watches through `client` in `namespace` (empty for all). Without a client nothing is watched; what
-    /// [`Store::apply`] puts in is all there is.
-    pub fn new(client: Option<kube::Client>, namespace: &str) -> Arc<Self> {
+    /// [`Store::apply`] puts in is all there is. `index` gives the keys of an object of any kind, as in [`Store::new`].
+    pub fn new(client: Option<kube::Client>, namespace: &str, index: fn(&Value) -> Vec<String>) -> Arc<Self> {
         Arc::new(Self {
             client,
+            index,
             namespace: namespace.to_owned(),
             stores: Mutex::default(),
             on_change: RwLock::default(),
@@ -464,7 +498,7 @@ impl OnDemand {
         if let Some(store) = stores.get(resource) {
             return Arc::clone(store);
         }
-        let store = Store::new(resource.clone(), |_| Vec::new());
+        let store = Store::new(resource.clone(), self.index);
         for handler in read(&self.on_change).iter() {
             let (handler, resource) = (Arc::clone(handler), resource.clone());
             store.on_change(move |change| handler(&resource, change));

@@ -97,6 +97,29 @@ fn service_index(object: &Value) -> Vec<String> {
     managed_by.map(|rollout| managed(&key.namespace, rollout)).into_iter().collect()
 }
 
+/// Index key of the objects that say what is behind a Service: its EndpointSlices, and
+/// AWS target groups that are bound to it.
+pub fn behind(namespace: &str, service: &str) -> String {
+    format!("behind/{namespace}/{service}")
+}
+
+/// The Services behind which the object that changed is, or was.
+pub fn services(change: &Change<'_>) -> impl Iterator<Item = Key> {
+    let names = change.index.iter().filter_map(|index| index.strip_prefix("behind/")?.split_once('/'));
+    names.map(|(namespace, service)| Key::new(namespace, service))
+}
+
+/// Index of the kinds that are watched on demand.
+fn on_demand_index(object: &Value) -> Vec<String> {
+    let Some(key) = key_of(object) else { return Vec::new() };
+    let service = match object.get("kind").and_then(Value::as_str) {
+        Some("EndpointSlice") => object.pointer("/metadata/labels").and_then(|l| l.get("kubernetes.io/service-name")),
+        Some("TargetGroupBinding") => object.pointer("/spec/serviceRef/name"),
+        _ => None,
+    };
+    service.and_then(Value::as_str).map(|service| behind(&key.namespace, service)).into_iter().collect()
+}
+
 /// The objects that a Rollout names, as index keys, so that a change of one of them finds the Rollout.
 fn rollout_index(object: &Value) -> Vec<String> {
     let Ok((rollout, _)) = tidegate_crds::rollout::Rollout::decode(object.clone()) else { return Vec::new() };
@@ -127,7 +150,7 @@ impl Stores {
             cluster_analysis_templates: Store::new(resources::CLUSTER_ANALYSIS_TEMPLATE, |_| Vec::new()),
             experiments: Store::new(resources::EXPERIMENT, owner_and_uid_index),
             jobs: Store::new(resources::JOB, owner_index),
-            on_demand: OnDemand::new(client, namespace),
+            on_demand: OnDemand::new(client, namespace, on_demand_index),
         }
     }
 

@@ -58,7 +58,13 @@ impl Wanted {
     }
 
     pub fn experiment(mut self, service: &str, hash: &str, weight: i32) -> Self {
-        self.additional.push(Destination { service: service.into(), hash: hash.into(), weight });
+        self.additional.push(Destination { service: service.into(), hash: hash.into(), weight, ..Default::default() });
+        self
+    }
+
+    /// The Service of the last experiment has another port than the canary's.
+    pub fn behind_port(mut self, port: i32, own: i32) -> Self {
+        self.additional.last_mut().unwrap().ports.insert(port, own);
         self
     }
 

@@ -28,6 +28,7 @@ pub use istio::{released_rule, rule_is_managed_by};
 pub use object::{ObjectRef, Objects, Read, Refused};
 pub use plan::{Plan, RouterError, RouterEvent, Write};
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use tidegate_crds::OwnerReference;
 use tidegate_crds::rollout::{Canary, SetHeaderRoute, SetMirrorRoute};
@@ -44,6 +45,8 @@ pub struct Destination {
     pub hash: String,
     /// Its weight.
     pub weight: i32,
+    /// The port under which its Service offers what the canary's Service has under another.
+    pub ports: BTreeMap<i32, i32>,
 }
 
 /// What is wanted, and what is there.

@@ -276,17 +276,20 @@ fn actual_weight(canary: &Canary, status: &RolloutStatus, set: i32, revisions: &
     if index >= steps.len() {
         return max_weight(canary);
     }
+    let total = status.available_replicas.unwrap_or(0);
+    if total == 0 {
+        return 0;
+    }
     if canary.traffic_routing.is_some() {
         return status.canary.weights.as_ref().map_or(set, |weights| weights.canary.weight);
     }
-    let total = status.available_replicas.unwrap_or(0);
     let canary_pods: i32 = revisions
         .iter()
         .flat_map(|revision| &revision.replica_sets)
         .filter(|rs| rs.tags.iter().any(|tag| tag == "canary"))
         .map(|rs| rs.available)
         .sum();
-    if total > 0 { canary_pods * 100 / total } else { 0 }
+    canary_pods * 100 / total
 }
 
 fn replica_set(rs: &ReplicaSet, ro: Option<&Rollout>, pods: &[Pod]) -> ReplicaSetInfo {

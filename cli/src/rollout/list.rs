@@ -163,11 +163,12 @@ async fn rollouts(selection: Selection, connection: &Connection) -> Result<()> {
 struct Columns {
     namespace: Option<usize>,
     name: usize,
+    rest: [usize; 8],
     timestamps: bool,
 }
 
 /// Titles and least widths of the columns after the name.
-const FIXED: [(&str, usize); 8] = [
+const REST: [(&str, usize); 8] = [
     ("STRATEGY", 9),
     ("STATUS", 12),
     ("STEP", 4),
@@ -183,58 +184,61 @@ impl Columns {
         let longest = |title: &str, of: fn(&Rollout) -> &str| {
             found.iter().map(|rollout| width(of(rollout))).max().unwrap_or(0).max(title.len())
         };
+        let mut rest = REST.map(|(_, width)| width);
+        for rollout in found {
+            for (least, cell) in rest.iter_mut().zip(cells(rollout)) {
+                *least = (*least).max(width(&cell));
+            }
+        }
         Self {
+            rest,
             namespace: selection.all_namespaces.then(|| longest("NAMESPACE", Rollout::namespace)),
             name: longest("NAME", Rollout::name),
             timestamps: selection.timestamps,
         }
     }
 
-    fn line(&self, namespace: &str, name: &str, cells: [&str; 8]) -> String {
+    fn line(&self, namespace: &str, name: &str, cells: [String; 8]) -> String {
         let mut out = String::new();
         if let Some(width) = self.namespace {
             out.push_str(&format!("{namespace:<width$}  "));
         }
         out.push_str(&format!("{name:<width$}", width = self.name));
-        for (cell, (_, width)) in cells.iter().zip(FIXED) {
+        for (cell, width) in cells.iter().zip(self.rest) {
             out.push_str(&format!("  {cell:<width$}"));
         }
         out + "\n"
     }
 
     fn header(&self) -> String {
-        let line = self.line("NAMESPACE", "NAME", FIXED.map(|(title, _)| title));
+        let line = self.line("NAMESPACE", "NAME", REST.map(|(title, _)| title.to_owned()));
         if self.timestamps { format!("{:<20}  {line}", "TIMESTAMP") } else { line }
     }
 
     fn row(&self, rollout: &Rollout) -> String {
-        let status = &rollout.status;
-        let number = |value: Option<i32>| value.unwrap_or(0).to_string();
-        let weight = rollout
-            .spec
-            .strategy
-            .canary
-            .as_ref()
-            .map_or_else(|| "-".to_owned(), |canary| info::set_weight(canary, status).to_string());
-        self.line(
-            rollout.namespace(),
-            rollout.name(),
-            [
-                info::strategy(rollout),
-                &phase::of(rollout).0,
-                info::step(rollout).as_deref().unwrap_or("-"),
-                &weight,
-                &format!("{}/{}", number(status.ready_replicas), number(status.replicas)),
-                &rollout.spec.replicas.unwrap_or(1).to_string(),
-                &number(status.updated_replicas),
-                &number(status.available_replicas),
-            ],
-        )
+        self.line(rollout.namespace(), rollout.name(), cells(rollout))
     }
 
     fn stamped(&self, row: &str, now: Timestamp) -> String {
         if self.timestamps { format!("{}  {row}", now.strftime("%Y-%m-%dT%H:%M:%SZ")) } else { row.to_owned() }
     }
+}
+
+/// What the columns after the name say.
+fn cells(rollout: &Rollout) -> [String; 8] {
+    let status = &rollout.status;
+    let number = |value: Option<i32>| value.unwrap_or(0).to_string();
+    let canary = rollout.spec.strategy.canary.as_ref();
+    [
+        info::strategy(rollout).to_owned(),
+        phase::of(rollout).0,
+        info::step(rollout).unwrap_or_else(|| "-".to_owned()),
+        canary.map_or_else(|| "-".to_owned(), |canary| info::set_weight(canary, status).to_string()),
+        format!("{}/{}", number(status.ready_replicas), number(status.replicas)),
+        rollout.spec.replicas.unwrap_or(1).to_string(),
+        number(status.updated_replicas),
+        number(status.available_replicas),
+    ]
 }
 
 async fn experiments(selection: Selection, connection: &Connection) -> Result<()> {
@@ -309,6 +313,13 @@ mod tests {
             "NAME           STRATEGY   STATUS        STEP  SET-WEIGHT  READY  DESIRED  UP-TO-DATE  AVAILABLE\n\
              can-guestbook  Canary     Progressing   1/3   10          1/4    5        3           2        \n\
              bg-guestbook   BlueGreen  Progressing   -     -           1/4    5        3           2        \n"
+        );
+        let long = rollout("long", json!({"canary": {"steps": vec![json!({"setWeight": 10}); 10]}}));
+        let columns = Columns::fitting(std::slice::from_ref(&long), &Selection::default());
+        assert_eq!(
+            columns.header() + &columns.row(&long),
+            "NAME  STRATEGY   STATUS        STEP  SET-WEIGHT  READY  DESIRED  UP-TO-DATE  AVAILABLE\n\
+             long  Canary     Progressing   1/10  10          1/4    5        3           2        \n"
         );
         let selection = Selection { all_namespaces: true, timestamps: true, ..Default::default() };
         let columns = Columns::fitting(&objects[..1], &selection);

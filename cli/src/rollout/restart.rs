@@ -27,13 +27,11 @@ pub struct Args {
 
 pub async fn run(args: Args, connection: &Connection) -> Result<()> {
     let wait = duration::parse_or_seconds(&args.in_).context("--in")?;
-    let wait_signed = SignedDuration::try_from(wait).context("--in")?;
-    let at = Timestamp::now().checked_add(wait_signed).context("--in")?;
+    let at = Timestamp::now().checked_add(SignedDuration::try_from(wait).context("--in")?).context("--in")?;
     let api = api::<Rollout>(connection);
     for name in &args.rollouts.names {
         apply(&api, name, &patch::restart(at)).await?;
-        let when = crate::output::human(i64::try_from(wait.as_secs()).unwrap_or(i64::MAX));
-        print(&format!("rollout '{name}' restarts in {when}\n"))?;
+        print(&format!("rollout '{name}' restarts in {}\n", args.in_))?;
     }
     Ok(())
 }

@@ -51,7 +51,7 @@ pub async fn run(args: Args, connection: &Connection) -> Result<()> {
     }
     match tokio::time::timeout(limit, watching).await {
         Ok(result) => result,
-        Err(_) => bail!("Rollout progress exceeded timeout"),
+        Err(_) => bail!("Rollout status watch exceeded timeout"),
     }
 }
 
@@ -63,7 +63,7 @@ async fn watch(connection: &Connection, name: &str) -> Result<()> {
         change?;
         let Some(rollout) = store.state().into_iter().next() else { bail!("rollout.argoproj.io \"{name}\" not found") };
         let (phase, message) = phase::of(&rollout);
-        let line = line(&phase, &message);
+        let line = with_reason(&phase, &message);
         if line != shown {
             print(&format!("{line}\n"))?;
             shown = line;
@@ -77,12 +77,17 @@ async fn watch(connection: &Connection, name: &str) -> Result<()> {
     bail!("the watch of rollout \"{name}\" ended")
 }
 
-/// A phase in which a Rollout stays is said alone, one that passes with its reason.
+/// As it stands now: a phase in which a Rollout stays is said alone, one that passes with its reason.
 fn line(phase: &str, message: &str) -> String {
-    if matches!(phase, "Progressing" | "Paused") && !message.is_empty() {
-        return format!("{phase} - {message}");
+    match phase {
+        "Healthy" | "Degraded" => phase.to_owned(),
+        _ => with_reason(phase, message),
     }
-    phase.to_owned()
+}
+
+/// As a watch tells it.
+fn with_reason(phase: &str, message: &str) -> String {
+    if message.is_empty() { phase.to_owned() } else { format!("{phase} - {message}") }
 }
 
 fn degraded(message: &str) -> anyhow::Error {
@@ -107,5 +112,7 @@ mod tests {
         assert_eq!(line("Progressing", ""), "Progressing");
         assert_eq!(line("Degraded", "RolloutAborted: x"), "Degraded");
         assert_eq!(line("Healthy", ""), "Healthy");
+        assert_eq!(with_reason("Degraded", "RolloutAborted: x"), "Degraded - RolloutAborted: x");
+        assert_eq!(with_reason("Healthy", ""), "Healthy");
     }
 }

@@ -79,6 +79,9 @@ pub async fn run(args: Args, connection: &Connection) -> Result<()> {
 
 /// The revision to go back to.
 fn target(name: &str, revisions: &[i64], wanted: i64) -> Result<i64> {
+    if wanted < 0 {
+        bail!("no revision found for rollout \"{name}\": --to-revision is {wanted}, expected 0 or a revision");
+    }
     if wanted > 0 {
         if !revisions.contains(&wanted) {
             bail!("unable to find specified revision {wanted} in history");
@@ -129,6 +132,7 @@ mod tests {
         assert_eq!(text(target("web", &[31, 30], 1)), "unable to find specified revision 1 in history");
         assert_eq!(text(target("web", &[], 0)), "no revision found for rollout \"web\"");
         assert_eq!(text(target("web", &[1], 0)), "no revision found for rollout \"web\"");
+        assert!(text(target("web", &[31, 30], -1)).starts_with("no revision found for rollout \"web\""));
     }
 
     #[test]

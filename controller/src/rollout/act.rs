@@ -7,11 +7,15 @@ use crate::api::{ApiError, Resource, resources};
 use crate::context::Writer;
 use crate::events::Event;
 use crate::worker::Failure;
+use futures::future::BoxFuture;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use tidegate_crds::{keys, patch};
 use tidegate_traffic::{ObjectRef, Write};
+
+/// Tells events; done when they can be found, as far as that does not take long.
+pub type Tell<'a> = dyn Fn(Vec<Event>) -> BoxFuture<'a, ()> + Sync + 'a;
 
 /// Makes the writes of `decision` in order, the status last. Stops at the first that fails; what was written stays, and
 /// the next pass goes on from there. Events are told just before the status is written: who sees the status finds them.
@@ -22,7 +26,7 @@ pub async fn act(
     writer: &Writer<'_>,
     snapshot: &Snapshot,
     decision: &Decision,
-    tell: &(dyn Fn(Vec<Event>) + Sync),
+    tell: &Tell<'_>,
 ) -> Result<(), Failure> {
     let rollout = &snapshot.rollout;
     let (namespace, name) = (rollout.namespace(), rollout.name());
@@ -107,7 +111,7 @@ pub async fn act(
             }
         }
     }
-    tell(decision.events.clone());
+    tell(decision.events.clone()).await;
     write_status(writer, snapshot, decision, version).await
 }
 
@@ -186,7 +190,7 @@ async fn create_replica_set(
     decision: &Decision,
     name: &str,
     object: &Value,
-    tell: &(dyn Fn(Vec<Event>) + Sync),
+    tell: &Tell<'_>,
 ) -> Result<(), Failure> {
     let rollout = &snapshot.rollout;
     let namespace = rollout.namespace();
@@ -196,7 +200,7 @@ async fn create_replica_set(
         Err(error) => {
             let text = format!("ReplicaSet {namespace}/{name} cannot be created: {error}");
             if report_create_failure(writer, snapshot, decision.at, &text).await? {
-                tell(vec![Event::warning(CREATE_FAILED, text.clone())]);
+                tell(vec![Event::warning(CREATE_FAILED, text.clone())]).await;
             }
             return Err(Failure::Error(text));
         }

@@ -2,6 +2,7 @@
 
 use super::analyses::{self, Purpose};
 use super::canary::{hash_label, switch};
+use super::endpoints;
 use super::pass::{Pass, later};
 use super::snapshot::ReplicaSet;
 use crate::events::Event;
@@ -37,11 +38,17 @@ pub(crate) fn run(pass: &mut Pass<'_>, blue_green: &BlueGreen) {
     if pass.status.abort && !pass.promoted() {
         shrink_aborted(pass, blue_green, &active);
     }
-    post_promotion(pass, blue_green, &active, fast_rollback);
+    // Until its endpoints are those of the new version, the Service has not switched for those who use it.
+    let switched = active == pass.hash
+        && !pass.promoted()
+        && endpoints::await_reach(pass, &blue_green.active_service, pass.new_rs());
+    if switched {
+        post_promotion(pass, blue_green, fast_rollback);
+    }
     if pass.status.abort && !pass.promoted() {
         pass.clear_pauses();
-    } else if !halted {
-        settle(pass, blue_green, &active, fast_rollback);
+    } else if !halted && (switched || pass.promoted()) {
+        settle(pass, blue_green, fast_rollback);
     }
     analyses::end_others(pass);
     pass.status.blue_green.active_selector = Some(active).filter(|a| !a.is_empty());
@@ -298,9 +305,9 @@ fn switch_active(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str, allo
     target
 }
 
-fn post_promotion(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str, fast_rollback: bool) {
+fn post_promotion(pass: &mut Pass<'_>, blue_green: &BlueGreen, fast_rollback: bool) {
     let Some(analysis) = has_metrics(blue_green.post_promotion_analysis.as_ref()) else { return };
-    if active != pass.hash || !proven_needed(pass, fast_rollback) || pass.halted() {
+    if !proven_needed(pass, fast_rollback) || pass.halted() {
         return;
     }
     let current = pass.status.blue_green.post_promotion_analysis_run_status.take();
@@ -309,8 +316,8 @@ fn post_promotion(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str, fas
 }
 
 /// Makes the new version the stable one once users reach it and it has been proven.
-fn settle(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str, fast_rollback: bool) {
-    if pass.promoted() || active != pass.hash || pass.status.abort {
+fn settle(pass: &mut Pass<'_>, blue_green: &BlueGreen, fast_rollback: bool) {
+    if pass.promoted() || pass.status.abort {
         if pass.promoted() {
             pass.status.promote_full = false;
             pass.status.blue_green.scale_up_preview_check_point = false;

@@ -4,7 +4,7 @@ use super::decision::{Action, Stage};
 use super::pass::{Pass, later};
 use super::replicas::{self, Count};
 use super::snapshot::ReplicaSet;
-use super::{analyses, experiments, traffic};
+use super::{analyses, endpoints, experiments, traffic};
 use crate::events::Event;
 use tidegate_crds::keys;
 use tidegate_crds::rollout::{Canary, CanaryStep, TrafficWeights};
@@ -240,7 +240,7 @@ fn shrink_others(pass: &mut Pass<'_>, canary: &Canary) {
     let limit = canary.scale_down_delay_revision_limit.map_or(usize::MAX, |l| usize::try_from(l).unwrap_or(0));
     let mut waiting = 0;
     for rs in others {
-        if traffic::refers_to(pass, rs.hash()) {
+        if traffic::refers_to(pass, rs.hash()) || pass.promoted() && unverified(pass) {
             continue;
         }
         match rs.deadline().filter(|_| !canary.dynamic_stable_scale) {
@@ -477,6 +477,12 @@ fn promote_when_done(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts:
     let full = pass.status.promote_full;
     if !full && !in_window && (!counts || !routing.settled) {
         return;
+    }
+    for pair in traffic::pairs(pass, canary).iter().filter(|pair| pair.ping_pong) {
+        // The Services change their roles at once: what is the canary's gets everything.
+        if !endpoints::await_reach(pass, &pair.canary, Some(new)) {
+            return;
+        }
     }
     let reason = if full {
         "Full promotion requested".to_owned()

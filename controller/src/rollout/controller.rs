@@ -1,5 +1,6 @@
 //! Wires the Rollout controller: what wakes it, and one reconciliation.
 
+use super::aws::Aws;
 use super::metrics::PASSES;
 use super::observe::{observe, owner_keys};
 use super::patience::Patience;
@@ -7,10 +8,11 @@ use super::snapshot::DESTINATION_RULE;
 use super::telling::Telling;
 use super::{act, decide, release};
 use crate::cache::Key;
-use crate::context::{Context, Interest, Writer, managed, naming, owners};
+use crate::context::{Context, Interest, Writer, managed, naming, owners, services};
 use crate::events::{About, Event};
 use crate::metrics::Metrics;
 use crate::worker::{Failure, Next, Queue};
+use futures::future::BoxFuture;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -34,12 +36,19 @@ pub struct Controller {
     greeted: Mutex<BTreeSet<String>>,
     patience: Mutex<Patience>,
     telling: Mutex<Telling>,
+    /// Only with `--aws-verify-target-group`.
+    aws: Option<Aws>,
 }
 
 impl Controller {
     /// A controller that hears of every change in the stores from now on.
     pub fn new(context: Context, router_options: RouterOptions, metrics: Arc<Metrics>) -> Arc<Self> {
+        let routers = &context.options.routers;
+        let aws = routers
+            .aws_verify_target_group
+            .then(|| Aws::new(&routers.alb_tag_key_resource_id, &routers.aws_target_group_binding_api_version));
         let controller = Arc::new(Self {
+            aws,
             context,
             queue: Queue::new(),
             services: Queue::new(),
@@ -103,6 +112,9 @@ impl Controller {
             .on_change(move |change| this.wake_naming("ClusterAnalysisTemplate", change.key));
         let this = Arc::clone(self);
         stores.on_demand.on_change(move |resource, change| {
+            for service in services(&change) {
+                this.wake_naming("Service", &service);
+            }
             for key in this.interest.of(resource, change.key) {
                 this.queue.add(key);
             }
@@ -141,6 +153,9 @@ impl Controller {
             self.context.recorder.tell(&about(&key.namespace, &key.name, uid), [event]);
         }
         self.interest.forget(key);
+        if let Some(aws) = &self.aws {
+            aws.forget(key);
+        }
         self.patience().forget(key);
         self.telling().done(key);
         super::metrics::forget(&self.metrics, key);
@@ -197,11 +212,14 @@ impl Controller {
     }
 
     async fn pass(&self, key: &Key) -> Result<Next, Failure> {
-        let Some(snapshot) = observe(&self.context, &self.interest, &self.router_options, key).await? else {
+        let Some(mut snapshot) = observe(&self.context, &self.interest, &self.router_options, key).await? else {
             return Ok(Next::WAIT);
         };
         if !self.context.is_ours(snapshot.rollout.metadata.labels.as_ref()) {
             return Ok(Next::WAIT);
+        }
+        if let Some(aws) = &self.aws {
+            aws.look(&self.context, key, &mut snapshot).await;
         }
         let now = Timestamp::now();
         let mut decision = decide(&snapshot, now);
@@ -215,7 +233,14 @@ impl Controller {
         let writer = Writer { api: self.context.api.as_ref(), stores: &self.context.stores };
         let about = about(&key.namespace, &key.name, snapshot.rollout.metadata.uid.as_deref().unwrap_or_default());
         let recorder = &self.context.recorder;
-        let tell = |events| recorder.tell(&about, self.telling().fresh(key, events));
+        let tell = |events| -> BoxFuture<'_, ()> {
+            let fresh = self.telling().fresh(key, events);
+            if fresh.is_empty() {
+                return Box::pin(std::future::ready(()));
+            }
+            recorder.tell(&about, fresh);
+            Box::pin(recorder.told(&about))
+        };
         act::act(&writer, &snapshot, &decision, &tell).await?;
         self.telling().done(key);
         super::metrics::finished(&self.metrics, &snapshot.rollout.status, &decision.status);

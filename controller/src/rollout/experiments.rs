@@ -5,7 +5,9 @@ use super::decision::{Action, Stage};
 use super::pass::Pass;
 use super::replicas;
 use super::snapshot::ReplicaSet;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use tidegate_analysis::template as arguments;
 use tidegate_crds::analysis::AnalysisPhase;
 use tidegate_crds::experiment::Experiment;
@@ -200,6 +202,7 @@ pub(crate) fn destinations(pass: &Pass<'_>, canary: &Canary, at: Position) -> Ve
     if pass.status.abort || pass.promoted() {
         return Vec::new();
     }
+    let ports = ports(pass, canary);
     let weighted = step.templates.iter().filter_map(|t| Some((t.name.as_str(), t.weight?)));
     weighted
         .filter_map(|(name, weight)| {
@@ -209,9 +212,30 @@ pub(crate) fn destinations(pass: &Pass<'_>, canary: &Canary, at: Position) -> Ve
                 service: status.service_name.clone()?,
                 hash: status.pod_template_hash.clone().unwrap_or_default(),
                 weight,
+                ports: ports.clone(),
             })
         })
         .collect()
+}
+
+/// An Experiment's Service offers each port of the pods under its own number: which one that is for each port of the
+/// canary's Service.
+fn ports(pass: &Pass<'_>, canary: &Canary) -> BTreeMap<i32, i32> {
+    let containers = pass.rollout().spec.template.pointer("/spec/containers").and_then(Value::as_array);
+    let ports = containers.into_iter().flatten().filter_map(|c| c.get("ports")?.as_array()).flatten();
+    let numbered: Vec<(Option<&str>, i32)> = ports
+        .filter_map(|p| {
+            Some((p.get("name").and_then(Value::as_str), p.get("containerPort")?.as_i64()?.try_into().ok()?))
+        })
+        .collect();
+    let behind = |target: &IntOrString| match target {
+        IntOrString::Int(number) => numbered.iter().find(|(_, n)| n == number),
+        IntOrString::String(name) => numbered.iter().find(|(n, _)| *n == Some(name.as_str())),
+    };
+    let services = super::traffic::pairs(pass, canary).into_iter().map(|pair| pair.canary);
+    let services = services.filter_map(|name| pass.snapshot.services.get(&name));
+    let pairs = services.flat_map(|service| &service.ports);
+    pairs.filter_map(|(port, target)| Some((*port, behind(target)?.1))).collect()
 }
 
 /// Ends Experiments that are not wanted any more, and deletes those beyond the history limits.

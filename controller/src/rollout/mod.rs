@@ -1,13 +1,16 @@
 //! The Rollout controller.
 
 pub mod act;
+mod alb;
 mod analyses;
+mod aws;
 mod blue_green;
 mod canary;
 mod conditions;
 mod controller;
 mod decide;
 mod decision;
+mod endpoints;
 mod experiments;
 mod metadata;
 mod metrics;
@@ -29,6 +32,6 @@ pub use controller::Controller;
 pub use decide::decide;
 pub use decision::{Action, Decision, ReplicaSetChange};
 pub use snapshot::{
-    DESTINATION_RULE, Pod, ReplicaSet, Service, Snapshot, TemplateSet, Workload, destination_rule_name, service_names,
+    DESTINATION_RULE, Endpoints, Pod, ReplicaSet, Service, Snapshot, TemplateSet, Workload, destination_rule_name, service_names,
     template_names,
 };

@@ -2,15 +2,16 @@
 
 use super::act::resource_of;
 use super::conditions::selector_text;
-use super::snapshot::{Pod, ReplicaSet, Service, Snapshot, TemplateSet, Workload, service_names, template_names};
+use super::snapshot::{
+    Endpoints, Pod, ReplicaSet, Service, Snapshot, TemplateSet, Workload, service_names, template_names,
+};
 use super::validate;
 use crate::api::{ApiError, Resource, resources};
 use crate::cache::{Key, Store};
-use crate::context::{Context, Interest, orphans, owned_by};
+use crate::context::{Context, Interest, behind, orphans, owned_by};
 use crate::worker::Failure;
 use serde_json::Value;
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tidegate_crds::LabelSelector;
 use tidegate_crds::analysis::AnalysisTemplateSpec;
@@ -57,6 +58,7 @@ pub async fn observe(
             snapshot.services.insert(name, Service::from_value(&service));
         }
     }
+    snapshot.endpoints = endpoints(context, &snapshot).await;
     snapshot.analysis_runs = stores.analysis_runs.by_index(&owned);
     snapshot.experiments = stores.experiments.by_index(&owned);
     snapshot.templates = templates(context, rollout.namespace(), template_names(rollout));
@@ -145,8 +147,30 @@ async fn read(
     one(context, resource, object).await
 }
 
-async fn synced(store: &Arc<Store>) -> bool {
-    store.is_synced() || tokio::time::timeout(SYNC_PATIENCE, store.synced()).await.is_ok()
+async fn synced(store: &Store) -> bool {
+    store.is_synced() || store.listed(SYNC_PATIENCE).await
+}
+
+/// What EndpointSlices say of the Services, where traffic goes by them. A Service without a slice is left out: it has no
+/// selector, or we may not look.
+async fn endpoints(context: &Context, snapshot: &Snapshot) -> BTreeMap<String, Endpoints> {
+    let strategy = &snapshot.rollout.spec.strategy;
+    let routed = strategy.canary.as_ref().is_some_and(|c| c.traffic_routing.is_some());
+    let mut found = BTreeMap::new();
+    if !routed && strategy.blue_green.is_none() {
+        return found;
+    }
+    let store = context.stores.of(&resources::ENDPOINT_SLICE);
+    if !synced(&store).await {
+        return found;
+    }
+    for name in snapshot.services.keys() {
+        let slices: Vec<Value> = store.by_index(&behind(snapshot.rollout.namespace(), name));
+        if !slices.is_empty() {
+            found.insert(name.clone(), Endpoints::from_slices(&slices));
+        }
+    }
+    found
 }
 
 async fn one(context: &Context, resource: &Resource, object: &Key) -> Result<Option<Value>, Failure> {

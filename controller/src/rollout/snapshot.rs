@@ -1,5 +1,7 @@
 //! Everything that a decision about one Rollout looks at, as a plain value.
 
+use super::alb::Answer;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -25,6 +27,10 @@ pub struct Snapshot {
     pub replica_sets: Vec<ReplicaSet>,
     /// The Services that the Rollout names, as far as they exist.
     pub services: BTreeMap<String, Service>,
+    /// Who is ready behind these Services, as far as EndpointSlices tell.
+    pub endpoints: BTreeMap<String, Endpoints>,
+    /// What AWS says of load balancers; `None` when nobody asks.
+    pub aws: Option<Answer>,
     /// AnalysisRuns that the Rollout owns.
     pub analysis_runs: Vec<AnalysisRun>,
     /// Experiments that the Rollout owns.
@@ -168,21 +174,84 @@ pub struct Service {
     pub selector: BTreeMap<String, String>,
     /// The Rollout that manages it.
     pub managed_by: Option<String>,
+    /// Ports, each with the number or name of the pods' port behind it.
+    pub ports: Vec<(i32, IntOrString)>,
 }
 
 impl Service {
     /// Reads a Service.
     pub fn from_value(value: &Value) -> Self {
         let annotations = text_map(value.pointer("/metadata/annotations"));
+        let ports = value.pointer("/spec/ports").and_then(Value::as_array);
         Self {
             selector: text_map(value.pointer("/spec/selector")),
             managed_by: annotations.get(keys::MANAGED_BY).cloned(),
+            ports: ports.into_iter().flatten().filter_map(Self::port).collect(),
         }
+    }
+
+    fn port(port: &Value) -> Option<(i32, IntOrString)> {
+        let number = i32::try_from(port.get("port")?.as_i64()?).ok()?;
+        let target = port.get("targetPort").and_then(|target| serde_json::from_value(target.clone()).ok());
+        Some((number, target.unwrap_or(IntOrString::Int(number))))
     }
 
     /// Hash that the selector asks for; empty when it asks for none.
     pub fn hash(&self) -> &str {
         self.selector.get(keys::POD_TEMPLATE_HASH).map_or("", String::as_str)
+    }
+}
+
+/// Who is ready behind a Service, as its EndpointSlices tell every data plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Names of the ready pods.
+    pub pods: BTreeSet<String>,
+}
+
+/// The API server cuts the base of a generated name to this length before it adds five letters.
+const GENERATED_NAME_BASE: usize = 58;
+/// How many letters it adds.
+const GENERATED_NAME_SUFFIX: usize = 5;
+
+impl Endpoints {
+    /// Reads all slices of one Service.
+    pub fn from_slices(slices: &[Value]) -> Self {
+        let endpoints = slices.iter().filter_map(|slice| slice.get("endpoints")?.as_array()).flatten();
+        let pods = endpoints
+            .filter(|e| Self::is_ready(e))
+            .filter_map(|e| e.get("targetRef"))
+            .filter(|t| text(t, "kind") == "Pod");
+        Self { pods: pods.map(|pod| text(pod, "name")).collect() }
+    }
+
+    /// The addresses of each ready endpoint, with the ports of its slice.
+    pub(crate) fn addresses(slices: &[Value]) -> Vec<Vec<(String, u16)>> {
+        let list = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut found = Vec::new();
+        for slice in slices {
+            let ports = list(slice, "ports");
+            let ports: Vec<u16> = ports.iter().filter_map(|p| p.get("port")?.as_u64()?.try_into().ok()).collect();
+            for endpoint in list(slice, "endpoints").iter().filter(|e| Self::is_ready(e)) {
+                let addresses = list(endpoint, "addresses");
+                let addresses = addresses.iter().filter_map(Value::as_str);
+                found.push(addresses.flat_map(|a| ports.iter().map(|port| (a.to_owned(), *port))).collect());
+            }
+        }
+        found
+    }
+
+    /// Without the condition an endpoint counts as ready.
+    fn is_ready(endpoint: &Value) -> bool {
+        endpoint.pointer("/conditions/ready") != Some(&Value::Bool(false))
+    }
+
+    /// A pod of the ReplicaSet is among them.
+    pub fn reach(&self, replica_set: &str) -> bool {
+        let mut base = format!("{replica_set}-");
+        base.truncate(base.floor_char_boundary(GENERATED_NAME_BASE));
+        let length = base.len() + GENERATED_NAME_SUFFIX;
+        self.pods.iter().any(|pod| pod.len() == length && pod.starts_with(&base))
     }
 }
 
@@ -303,4 +372,30 @@ pub fn template_names(rollout: &Rollout) -> BTreeSet<(String, bool)> {
         }
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn endpoints_are_those_of_the_replica_set_whose_name_their_pods_carry() {
+        let slice = |endpoints: Value| json!({"metadata": {"name": "web"}, "endpoints": endpoints});
+        let pod = |name: &str, ready: Value| json!({"conditions": {"ready": ready}, "targetRef": {"kind": "Pod", "name": name}});
+        let long = "a".repeat(70);
+        let slices = [
+            slice(json!([pod("web-7d9-abcde", json!(true)), pod("api-1-abcde", json!(false))])),
+            slice(json!([pod("web-7d9-2-fghij", Value::Null), pod(&format!("{}abcde", &long[..58]), json!(true))])),
+            slice(json!([{"addresses": ["10.0.0.1"], "targetRef": {"kind": "Node", "name": "db-1-abcde"}}])),
+            slice(Value::Null),
+        ];
+        let endpoints = Endpoints::from_slices(&slices);
+        let table =
+            [("web-7d9", true), ("web-7d9-2", true), ("web", false), ("api-1", false), ("db-1", false), (&long, true)];
+        for (replica_set, reached) in table {
+            assert_eq!(endpoints.reach(replica_set), reached, "{replica_set}");
+        }
+        assert!(!Endpoints::from_slices(&[slice(Value::Null)]).reach("web"));
+    }
 }

@@ -1,7 +1,9 @@
 //! How much traffic the canary gets now, and the routers' writes for it.
 
+use super::alb;
 use super::canary::Position;
 use super::decision::{Action, Stage};
+use super::endpoints;
 use super::pass::Pass;
 use super::replicas;
 use super::snapshot::ReplicaSet;
@@ -163,18 +165,18 @@ pub(crate) fn next_lower(canary: &Canary, weight: i32) -> i32 {
     replicas::steps(canary).iter().filter_map(|s| s.set_weight).filter(|w| *w < weight).max().unwrap_or(0)
 }
 
-/// Somebody goes back to the stable version while dynamicStableScale has shrunk it: until it is whole again, the canary
-/// that was under way keeps its Service and its share of the traffic. These weights.
+/// The weights that a version has kept that is no longer the canary, because the stable version cannot take them yet:
+/// dynamicStableScale has shrunk it, or its Service does not lead to its pods. Until then the other version keeps its
+/// Service and its share of the traffic.
 pub(crate) fn held(pass: &Pass<'_>, canary: &Canary) -> Option<WeightDestination> {
-    if !canary.dynamic_stable_scale || canary.traffic_routing.is_none() {
-        return None;
-    }
+    canary.traffic_routing.as_ref()?;
     let before = pass.status.canary.weights.as_ref().map(|w| &w.canary)?;
-    // Also when another version overtakes it: the stable one has to carry everything until that one has pods.
-    let other = before.weight > 0
-        && before.pod_template_hash.as_deref().is_some_and(|hash| hash != pass.stable_hash() && hash != pass.hash);
+    let hash = before.pod_template_hash.as_deref().filter(|hash| before.weight > 0 && *hash != pass.hash)?;
     let whole = pass.stable_rs().is_some_and(|rs| rs.available >= pass.replicas());
-    (other && !whole).then(|| before.clone())
+    let shrunk = canary.dynamic_stable_scale && hash != pass.stable_hash() && !whole;
+    let pairs = pairs(pass, canary);
+    let reached = pairs.iter().all(|pair| endpoints::reach(pass, &pair.stable, pass.stable_rs()));
+    (shrunk || !reached).then(|| before.clone())
 }
 
 /// Brings the routers in line.
@@ -228,18 +230,26 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_rea
     let mut verified = None;
     let mut pending = None;
     let mut plans = Vec::new();
+    // Every Service that gets more has endpoints.
+    let mut reached = true;
     // What the status tells: of the first router.
     let mut shown = None;
     for router in &routers {
         let services = services(pass, canary, router.name());
-        // The stable Service must select the new pods before the weight goes back to it.
-        let selected = pass.snapshot.services.get(&services.stable).is_none_or(|s| s.hash() == stable_hash);
         let mut weight = weight;
-        if promoted && !services.ping_pong && !selected && !services.stable.is_empty() {
-            weight = recorded.as_ref().map_or(0, |w| w.canary.weight);
-            if weight > 0 {
+        let before = recorded.as_ref().map_or(0, |w| w.canary.weight);
+        if promoted && before > 0 && !services.ping_pong && !services.stable.is_empty() {
+            // The stable Service must lead to the new pods before the weight goes back to it.
+            let selected = pass.snapshot.services.get(&services.stable).is_none_or(|s| s.hash() == stable_hash);
+            if !selected {
                 pass.wake_after(1);
             }
+            if !selected || !endpoints::await_reach(pass, &services.stable, pass.stable_rs()) {
+                weight = before;
+            }
+        } else if weight > before && !endpoints::await_reach(pass, &services.canary, pass.rs_by_hash(&canary_hash)) {
+            weight = before;
+            reached = false;
         }
         let input = Input {
             owner: &owner,
@@ -257,11 +267,24 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_rea
         };
         let plan = router.plan(&input);
         let stable_weight = input.stable_weight();
-        shown = shown.or(Some((weight, stable_weight, services)));
-        match plan {
-            Ok(plan) => plans.push(plan),
+        let mut plan = match plan {
+            Ok(plan) => plan,
             Err(error) => return failed(pass, &error),
+        };
+        let next = TrafficWeights {
+            canary: destination(&services.canary, &canary_hash, weight),
+            stable: destination(&services.stable, &stable_hash, stable_weight),
+            additional: additional.iter().map(|d| destination(&d.service, &d.hash, d.weight)).collect(),
+            verified: None,
+        };
+        if router.name() == ALB
+            && let Some(taken) = alb::taken(pass, canary, &services, &next, !plan.writes.is_empty())
+        {
+            plan.verified = Some(taken.is_ok());
+            plan.pending = taken.err();
         }
+        shown.get_or_insert(next);
+        plans.push(plan);
     }
     for plan in plans {
         for write in plan.writes {
@@ -276,13 +299,8 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_rea
         }
         pending = pending.or(plan.pending);
     }
-    let Some((weight, stable_weight, services)) = shown else { return settled };
-    let next = TrafficWeights {
-        canary: destination(&services.canary, &canary_hash, weight),
-        stable: destination(&services.stable, &stable_hash, stable_weight),
-        additional: additional.iter().map(|d| destination(&d.service, &d.hash, d.weight)).collect(),
-        verified,
-    };
+    let Some(next) = shown.map(|next| TrafficWeights { verified, ..next }) else { return settled };
+    let weight = next.canary.weight;
     let before = recorded.as_ref().map(|w| w.canary.weight);
     if before != Some(weight) {
         let from = before.unwrap_or(0);
@@ -298,7 +316,7 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_rea
     }
     let wanted = if promoted || pass.status.abort { 0 } else { replicas::weight_at(canary, at.index) };
     let taken = verified != Some(false);
-    Outcome { settled: taken && weight == wanted && own, taken }
+    Outcome { settled: taken && reached && weight == wanted && own, taken }
 }
 
 fn destination(service: &str, hash: &str, weight: i32) -> WeightDestination {

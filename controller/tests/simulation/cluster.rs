@@ -33,10 +33,11 @@ pub enum Kind {
     HttpRoute,
     Ingress,
     Deployment,
+    EndpointSlice,
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 9] = [
+pub const KINDS: [Kind; 10] = [
     Kind::Rollout,
     Kind::ReplicaSet,
     Kind::Service,
@@ -46,6 +47,7 @@ pub const KINDS: [Kind; 9] = [
     Kind::HttpRoute,
     Kind::Ingress,
     Kind::Deployment,
+    Kind::EndpointSlice,
 ];
 
 impl Kind {
@@ -64,6 +66,7 @@ impl Kind {
             Self::HttpRoute => "HTTPRoute",
             Self::Ingress => "Ingress",
             Self::Deployment => "Deployment",
+            Self::EndpointSlice => "EndpointSlice",
         }
     }
 
@@ -73,6 +76,7 @@ impl Kind {
             Self::ReplicaSet | Self::Deployment => "apps/v1",
             Self::HttpRoute => "gateway.networking.k8s.io/v1",
             Self::Ingress => "networking.k8s.io/v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
             _ => "argoproj.io/v1alpha1",
         }
     }
@@ -112,6 +116,8 @@ impl fmt::Display for Actor {
 pub enum Happening {
     /// The ReplicaSet controller looks at a ReplicaSet.
     SyncReplicaSet(String),
+    /// The endpoints of a Service are looked at.
+    SyncEndpoints(String),
     /// A pod becomes ready.
     PodReady(String),
     /// A pod's node goes away.
@@ -403,10 +409,10 @@ impl World {
         self.agenda.retain(|_, h| !matches!(h, Happening::Relist(_)));
     }
 
-    /// A name that nothing had before.
-    pub fn fresh_name(&mut self, base: &str) -> String {
+    /// A name as the API server generates it for a pod of a ReplicaSet.
+    pub fn fresh_pod_name(&mut self, replica_set: &str) -> String {
         self.serial += 1;
-        format!("{base}-{}", self.serial)
+        format!("{replica_set}-{:05}", self.serial)
     }
 
     fn missing(kind: Kind, name: &str) -> ApiError {

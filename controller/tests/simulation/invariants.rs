@@ -41,6 +41,8 @@ pub struct Invariants {
     spec_changed: Vec<Millis>,
     /// The user changed the steps.
     steps_changed: Vec<Millis>,
+    /// When a Service last led to a ready pod of a hash.
+    led: BTreeMap<(String, String), Millis>,
     /// Weights by Service that the Gateway has taken.
     pub taken: Vec<(String, i64)>,
     pub progress: Progress,
@@ -63,6 +65,13 @@ impl Invariants {
     pub fn saw_available(&mut self, hash: &str, pods: i64) {
         let most = self.most.entry(hash.to_owned()).or_default();
         *most = (*most).max(pods);
+    }
+
+    /// The Service leads to ready pods of these hashes now.
+    pub fn lead(&mut self, service: &str, hashes: Vec<String>, now: Millis) {
+        for hash in hashes {
+            self.led.insert((service.to_owned(), hash), now);
+        }
     }
 
     pub fn disturbed(&mut self, now: Millis) {
@@ -362,6 +371,10 @@ fn grown(world: &mut World, after: &Value, hash: &str, stable: &str, name: &str)
     }
 }
 
+fn serving_any(world: &World, hash: &str) -> bool {
+    world.of_kind(Kind::ReplicaSet).any(|(_, o)| is_own(o) && hash_of(o) == hash && serving(world, o) > 0)
+}
+
 pub fn is_own(object: &Value) -> bool {
     text(object, "/metadata/ownerReferences/0/name") == ROLLOUT
 }
@@ -401,6 +414,28 @@ fn must_serve(world: &mut World, hash: &str, what: &str) {
         return;
     }
     world.violated(format!("1: {what} {hash}, which has no available pod"));
+}
+
+/// A Service got traffic, or counts as switched: it has to lead to the version that is meant.
+fn must_lead(world: &mut World, service: &str, hash: &str, what: &str) {
+    let now = world.now;
+    let known = world.get(Kind::EndpointSlice, service).is_some() && now >= world.invariants.blind_until;
+    let led = world.invariants.led.get(&(service.to_owned(), hash.to_owned()));
+    let first = is_first(world) || hash.is_empty() || hash.starts_with("exp-");
+    if first || !known || led.is_some_and(|at| now - at <= BLIND) || world.invariants.lately_changed(now) {
+        return;
+    }
+    // A slice is written when something changes: what it said last holds.
+    let ready = |pod: &Value| {
+        let name = text(pod, "/targetRef/name");
+        pod.pointer("/conditions/ready") == Some(&Value::Bool(true))
+            && world.pods.get(name).is_some_and(|p| p.hash == hash)
+    };
+    let slice = world.get(Kind::EndpointSlice, service).and_then(|slice| slice["endpoints"].as_array());
+    if slice.into_iter().flatten().any(ready) || world.invariants.lately_lost(hash, now) {
+        return;
+    }
+    world.violated(format!("1: {what} {hash}, to which no endpoint of {service} leads"));
 }
 
 fn switched(world: &mut World, name: &str, before: &Value, after: &Value) {
@@ -503,7 +538,9 @@ fn routed(world: &mut World, id: &Id, before: Option<&Value>, after: &Value) {
         let had = old.iter().find(|(s, _)| s == service).map_or(0, |(_, w)| *w);
         if *weight > had {
             let hash = selected(world, service);
-            must_serve(world, &hash, &format!("raised the weight of {service} from {had} to {weight}:"));
+            let what = format!("raised the weight of {service} from {had} to {weight}:");
+            must_serve(world, &hash, &what);
+            must_lead(world, service, &hash, &what);
             progress::raised(world, &hash, *weight);
         }
     }
@@ -548,6 +585,10 @@ fn status(world: &mut World, before: &Value, after: &Value) {
             world.violated(format!("2: made {new} the stable version; it never had more than {most} of {needed} pods"));
         }
         must_be_proven(world, &new, "PostPromotion", "postPromotionAnalysis", "made stable");
+        let active = text(world.rollout(), "/spec/strategy/blueGreen/activeService").to_owned();
+        if !active.is_empty() && !old.is_empty() && serving_any(world, &new) {
+            must_lead(world, &active, &new, "made stable");
+        }
         world.invariants.been_stable.push(new.clone());
         if new.is_empty() {
             world.violated("2: forgot the stable version".to_owned());
@@ -592,7 +633,7 @@ fn only_its_own(world: &mut World, id: &Id, before: Option<&Value>, after: &Valu
         Kind::HttpRoute => id.1 == "route",
         Kind::Ingress => is_own(after),
         Kind::Deployment => id.1 == text(world.rollout(), "/spec/workloadRef/name"),
-        Kind::AnalysisTemplate => false,
+        Kind::AnalysisTemplate | Kind::EndpointSlice => false,
     };
     if !own {
         world.violated(format!("7: wrote {} {}, which is somebody else's", id.0.as_str(), id.1));

@@ -37,6 +37,7 @@ pub fn is_bad(template: &Value) -> bool {
 pub fn happen(world: &mut World, happening: Happening) {
     match happening {
         Happening::SyncReplicaSet(name) => sync(world, &name),
+        Happening::SyncEndpoints(service) => endpoints(world, &service),
         Happening::PodReady(name) => {
             let now = world.now;
             let Some(pod) = world.pods.get_mut(&name) else { return };
@@ -72,6 +73,49 @@ pub fn happen(world: &mut World, happening: Happening) {
 fn soon(world: &mut World, replica_set: &str) {
     let delay = world.random.range(5, 800);
     world.plan_once(delay, Happening::SyncReplicaSet(replica_set.to_owned()));
+    pods_changed(world);
+}
+
+/// The endpoints of every Service follow, each in its own time.
+fn pods_changed(world: &mut World) {
+    let services: Vec<String> = world.of_kind(Kind::Service).map(|(name, _)| name.clone()).collect();
+    for service in services {
+        endpoints_soon(world, service);
+    }
+}
+
+fn endpoints_soon(world: &mut World, service: String) {
+    let slowest = if world.random.percent(3) { 15_000 } else { 900 };
+    let delay = world.random.range(5, slowest);
+    world.plan_once(delay, Happening::SyncEndpoints(service));
+}
+
+/// One look of the EndpointSlice controller.
+fn endpoints(world: &mut World, service: &str) {
+    let Some(object) = world.get(Kind::Service, service) else { return };
+    let selector = object["spec"]["selector"].as_object().cloned().unwrap_or_default();
+    let selects = |pod: &Pod| {
+        selector.iter().all(|(key, value)| match key.as_str() {
+            keys::POD_TEMPLATE_HASH => *value == pod.hash,
+            _ => pod.labels.get(key).is_some_and(|label| value == label),
+        })
+    };
+    let selected = world.pods.iter().filter(|(_, pod)| selects(pod));
+    let (mut ready, mut hashes) = (Vec::new(), Vec::new());
+    for (name, pod) in selected {
+        let serves = pod.ready_since.is_some();
+        ready.push(json!({"conditions": {"ready": serves}, "targetRef": {"kind": "Pod", "name": name}}));
+        if serves {
+            hashes.push(pod.hash.clone());
+        }
+    }
+    world.invariants.lead(service, hashes, world.now);
+    let slice = json!({
+        "metadata": {"name": service, "labels": {"kubernetes.io/service-name": service}}, "endpoints": ready,
+    });
+    if world.create(Actor::Platform, Kind::EndpointSlice, &slice).is_err() {
+        let _ = world.patch(Actor::Platform, Kind::EndpointSlice, service, "", &slice);
+    }
 }
 
 /// One look of the ReplicaSet controller.
@@ -94,7 +138,7 @@ fn sync(world: &mut World, name: &str) {
         world.pods.remove(pod);
     }
     for _ in mine.len() as i64..wanted {
-        let pod = world.fresh_name(name);
+        let pod = world.fresh_pod_name(name);
         let bad = is_bad(&object["spec"]["template"]);
         let map = |part: &str| {
             let entries = object.pointer(&format!("/spec/template/metadata/{part}")).and_then(Value::as_object);
@@ -124,6 +168,9 @@ fn sync(world: &mut World, name: &str) {
         "availableReplicas": count(mine().filter(|p| p.available(now)).count()),
         "observedGeneration": int(&object, "/metadata/generation"),
     }});
+    if surplus > 0 {
+        pods_changed(world);
+    }
     let seen = available(world, &hash);
     world.invariants.saw_available(&hash, seen);
     let _ = world.patch(Actor::Platform, Kind::ReplicaSet, name, "status", &status);
@@ -294,6 +341,7 @@ pub fn written(world: &mut World, id: &Id, before: Option<&Value>, after: &Value
     let name = id.1.clone();
     match id.0 {
         Kind::ReplicaSet => soon(world, &name),
+        Kind::Service => endpoints_soon(world, name),
         Kind::HttpRoute => {
             let delay = world.random.range(20, 4_000);
             world.plan(delay, Happening::Gateway(name));
@@ -313,7 +361,10 @@ pub fn written(world: &mut World, id: &Id, before: Option<&Value>, after: &Value
 /// The platform's answer to a deletion.
 pub fn deleted(world: &mut World, id: &Id, _before: &Value) {
     match id.0 {
-        Kind::ReplicaSet => world.pods.retain(|_, p| p.replica_set != id.1),
+        Kind::ReplicaSet => {
+            world.pods.retain(|_, p| p.replica_set != id.1);
+            pods_changed(world);
+        }
         Kind::Rollout => {
             for kind in KINDS {
                 let own = |o: &Value| text(o, "/metadata/ownerReferences/0/name") == id.1;

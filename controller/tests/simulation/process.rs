@@ -3,6 +3,7 @@
 use crate::api::SimulatedApi;
 use crate::cluster::{Delivery, KINDS, Kind, Millis, NAMESPACE, ROLLOUT, World};
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tidegate_controller::api::{Resource, resources};
@@ -58,6 +59,7 @@ fn resource(kind: Kind) -> Resource {
         Kind::HttpRoute => Resource::named("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes", true),
         Kind::Ingress => resources::INGRESS,
         Kind::Deployment => resources::DEPLOYMENT,
+        Kind::EndpointSlice => resources::ENDPOINT_SLICE,
     }
 }
 
@@ -174,7 +176,10 @@ impl Process {
         let begun = world.lock().unwrap().now;
         let writer = Writer { api: self.context.api.as_ref(), stores: &self.context.stores };
         let told = Mutex::new(Vec::new());
-        let tell = |events| told.lock().unwrap().extend(events);
+        let tell = |events| -> BoxFuture<'_, ()> {
+            told.lock().unwrap().extend(events);
+            Box::pin(std::future::ready(()))
+        };
         let outcome = act::act(&writer, &snapshot, &decision, &tell).now_or_never();
         let told = self.telling.fresh(&key, told.into_inner().unwrap());
         {

@@ -210,7 +210,10 @@ pub fn raised(world: &mut World, hash: &str, weight: i64) {
     let canary = &rollout["spec"]["strategy"]["canary"];
     let own_sizes = steps(rollout).iter().any(|s| s.get("setCanaryScale").is_some());
     let lost = world.invariants.lost_anything_lately(now);
+    // Without dynamicStableScale the stable version is always asked to be whole; what it lacks is not given away.
+    let whole = canary["dynamicStableScale"] != true && text(rollout, "/status/stableRS") == hash;
     if hash.is_empty()
+        || whole
         || hash.starts_with("exp-")
         || own_sizes
         || canary.get("replicaProgressThreshold").is_some()

@@ -181,7 +181,9 @@ impl Simulation {
         if !stated {
             world.violated(format!("5: at rest as {phase:?} ({message}), abort {aborted}, paused {paused}"));
         }
-        if aborted && !message.starts_with("InvalidSpec") && stable != current && !stable.is_empty() {
+        // A first version that never came up takes nothing back.
+        let back = crate::platform::available(&world, &stable) > 0 || int(&rollout, "/spec/replicas") == 0;
+        if aborted && back && !message.starts_with("InvalidSpec") && stable != current && !stable.is_empty() {
             all_on_stable(&mut world, &stable, "4: aborted");
         }
         if phase == "Healthy" {

@@ -4,7 +4,7 @@ use super::config::RouteKind;
 use super::is_service;
 use crate::object::{list, map, text};
 use crate::plan::{covers, prefix_regex};
-use crate::{Input, ObjectRef, RouterError};
+use crate::{Destination, Input, ObjectRef, RouterError};
 use serde_json::{Value, json};
 use tidegate_crds::rollout::{RouteMatch, SetHeaderRoute, SetMirrorRoute, StringMatch};
 
@@ -122,16 +122,27 @@ impl Edit<'_> {
         backends.retain(|backend| {
             !self.former_experiments.iter().any(|former| self.is(backend, former) && !wanted(former))
         });
-        let mut weights =
-            vec![(input.canary_service, input.canary_weight), (input.stable_service, input.stable_weight())];
-        weights.extend(input.additional.iter().map(|d| (d.service.as_str(), d.weight)));
-        for (service, weight) in weights {
-            if let Some(backend) = backends.iter_mut().find(|backend| self.is(backend, service)) {
-                map(backend).insert("weight".to_owned(), weight.into());
-            } else if let Some(mut backend) = canary.clone() {
+        let mut weights: Vec<(&str, i32, Option<i32>)> = vec![
+            (input.canary_service, input.canary_weight, None),
+            (input.stable_service, input.stable_weight(), None),
+        ];
+        let port = canary.as_ref().and_then(|c| i32::try_from(c.get("port")?.as_i64()?).ok());
+        let port = |d: &Destination| port.and_then(|port| d.ports.get(&port).copied());
+        weights.extend(input.additional.iter().map(|d| (d.service.as_str(), d.weight, port(d))));
+        for (service, weight, port) in weights {
+            let found = backends.iter().position(|backend| self.is(backend, service));
+            let Some(index) = found.or_else(|| {
+                let mut backend = canary.clone()?;
                 map(&mut backend).insert("name".to_owned(), service.into());
-                map(&mut backend).insert("weight".to_owned(), weight.into());
                 backends.push(backend);
+                Some(backends.len() - 1)
+            }) else {
+                continue;
+            };
+            let backend = map(&mut backends[index]);
+            backend.insert("weight".to_owned(), weight.into());
+            if let Some(port) = port {
+                backend.insert("port".to_owned(), port.into());
             }
         }
     }

@@ -267,6 +267,16 @@ fn a_nameless_mirror_rule_of_the_controller_before_us_is_replaced() {
 }
 
 #[test]
+fn an_experiments_service_is_reached_by_its_own_port() {
+    let router = plugin(json!({ "httpRoute": "web" }));
+    let mut objects = cluster([route()]);
+    settle(&*router, &wanted(10).experiment("exp-a", "h1", 5).behind_port(80, 8080), &mut objects);
+    let backends = rules(&objects)[0]["backendRefs"].clone();
+    let of = |name: &str| backends.as_array().unwrap().iter().find(|b| b["name"] == name).unwrap()["port"].clone();
+    assert_eq!([of("canary"), of("exp-a")], [json!(80), json!(8080)]);
+}
+
+#[test]
 fn experiments_come_and_go() {
     let router = plugin(json!({ "httpRoute": "web" }));
     let mut objects = cluster([route()]);

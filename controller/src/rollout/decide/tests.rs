@@ -1,5 +1,7 @@
 //! Snapshots and the decisions about them. What holds over whole updates, whatever happens, is in the fault simulator.
 
+mod reach;
+
 use super::*;
 use crate::rollout::decision::ReplicaSetChange;
 use crate::rollout::snapshot::{Pod, ReplicaSet, Service};
@@ -52,6 +54,7 @@ fn service(hash: &str) -> Service {
     Service {
         selector: [("app".to_owned(), "web".to_owned()), (keys::POD_TEMPLATE_HASH.to_owned(), hash.to_owned())].into(),
         managed_by: Some("web".to_owned()),
+        ..Service::default()
     }
 }
 

@@ -1,0 +1,29 @@
+//! Whether a data plane can reach a version through its Service. Pods that are available are not yet endpoints: the news
+//! of a switched selector goes from the EndpointSlices to every node and gateway.
+
+use super::alb;
+use super::pass::Pass;
+use super::snapshot::ReplicaSet;
+
+/// Seconds after which a Service that lacks endpoints is looked at again, when no news comes before.
+const AGAIN_SECONDS: i64 = 10;
+
+/// A ready pod of the ReplicaSet is an endpoint of the Service, as far as is known. What has no Service, no EndpointSlice
+/// or no pods that serve is not judged by its endpoints.
+pub(crate) fn reach(pass: &Pass<'_>, service: &str, replica_set: Option<&ReplicaSet>) -> bool {
+    let Some(endpoints) = pass.snapshot.endpoints.get(service) else { return true };
+    replica_set.is_none_or(|rs| rs.serving() == 0 || endpoints.reach(&rs.name))
+}
+
+/// As [`reach`], and target groups of AWS that are bound to the Service have its pods; says what it waits for when not.
+pub(crate) fn await_reach(pass: &mut Pass<'_>, service: &str, replica_set: Option<&ReplicaSet>) -> bool {
+    let reached = reach(pass, service, replica_set);
+    if let Some(rs) = replica_set.filter(|_| !reached) {
+        pass.because(format!("waits until Service {service} has a ready endpoint of ReplicaSet {}", rs.name));
+    }
+    let reached = reached && alb::registered(pass, service);
+    if !reached {
+        pass.wake_after(AGAIN_SECONDS);
+    }
+    reached
+}
