@@ -79,7 +79,7 @@ fn a_rollout_is_shown_as_table_tree_and_object() -> Result<()> {
         assert_eq!(scene.plugin(&["status", "web", "--watch=false"])?, "Paused - CanaryPauseStep\n");
         let (code, said, errors) = scene.plugin_ends(&["status", "web", "--timeout=1s"])?;
         assert_eq!((code, said.as_str()), (1, "Paused - CanaryPauseStep\n"), "{errors}");
-        assert!(errors.contains("Rollout progress exceeded timeout"), "{errors}");
+        assert!(errors.contains("Rollout status watch exceeded timeout"), "{errors}");
         // A command that waits sees the end of the update.
         let mut waiting = scene.plugin_command(&["status", "web", "--timeout=60s"])?;
         let waiting = waiting.stdout(std::process::Stdio::piped()).spawn()?;

@@ -425,3 +425,8 @@ async fn experiment_gets_a_share(scene: &Scene, port: u16) -> Result<()> {
 fn users_get_their_share_of_an_experiment() -> Result<()> {
     run(async |cluster| experiment_gets_a_share(&Scene::new(cluster, "share").await?, 8080).await)
 }
+
+#[test]
+fn users_get_their_share_of_an_experiment_behind_another_port() -> Result<()> {
+    run(async |cluster| experiment_gets_a_share(&Scene::new(cluster, "share-port").await?, 80).await)
+}
