@@ -273,6 +273,7 @@ impl Plan {
                 last.phase = AnalysisPhase::Inconclusive;
                 last.finished_at = Some(Time(now));
                 last.resume_at = None;
+                last.message.get_or_insert_with(|| "Metric Terminated".to_owned());
                 count(result, AnalysisPhase::Inconclusive);
             }
             let (phase, reason) = assess_metric(metric, result, terminating);

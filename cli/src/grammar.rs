@@ -76,8 +76,8 @@ impl Program {
   # Check manifests without a cluster
   tidegate lint -f web.yaml
 
-Called as kubectl-argo-rollouts (or kubectl-tidegate), argocd or rollouts-controller, this binary has the command line of
-the program of that name.",
+Called as kubectl-argo-rollouts (or kubectl-tidegate), argocd or rollouts-controller, \
+this binary has the command line of the program of that name.",
     subcommand_required = true,
     arg_required_else_help = true
 )]

@@ -266,7 +266,8 @@ fn a_run_is_ended_by_request() {
     sim.run.spec.terminate = true;
     let decision = sim.step();
     assert!(matches!(&decision.tasks[..], [Task::Terminate { .. }]));
-    let message = "Metric \"j\" assessed Inconclusive due to inconclusive (1) > inconclusiveLimit (0)";
+    let message = "Metric \"j\" assessed Inconclusive due to inconclusive (1) > inconclusiveLimit (0): \"Error Message: \
+                   Metric Terminated\"";
     assert_eq!(sim.verdict(), (Inconclusive, message));
 }
 

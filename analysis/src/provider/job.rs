@@ -82,6 +82,11 @@ pub fn build(run: &AnalysisRun, metric: &Metric, elsewhere: &Elsewhere) -> Resul
         },
         "spec": job.spec,
     });
+    // On the pods as well: who looks for what a run started finds them.
+    let template = &mut built["spec"]["template"];
+    if template["metadata"]["labels"].is_null() || template["metadata"]["labels"].is_object() {
+        template["metadata"]["labels"][keys::ANALYSIS_RUN_UID] = uid.into();
+    }
     // An owner is in the same namespace of the same cluster.
     if !elsewhere.cluster && namespace == run.namespace() {
         built["metadata"]["ownerReferences"] = json!([{
@@ -246,7 +251,9 @@ mod tests {
                     "ownerReferences": [{"apiVersion": "argoproj.io/v1alpha1", "kind": "AnalysisRun", "name": "web-1",
                         "uid": uid, "controller": true, "blockOwnerDeletion": true}],
                 },
-                "spec": {"backoffLimit": 0, "template": {"spec": {"unknown": true}}},
+                "spec": {"backoffLimit": 0, "template": {
+                    "metadata": {"labels": {"analysisrun.argoproj.io/uid": uid}}, "spec": {"unknown": true},
+                }},
             })
         );
         assert!(belongs(&job, &run()));

@@ -193,9 +193,12 @@ pub fn rollout(ro: &Rollout, objects: &Objects) -> RolloutInfo {
         step: step(ro),
         set_weight: weights.map(|(set, _)| set),
         actual_weight: weights.map(|(_, actual)| actual),
-        images: images(revisions.iter().flat_map(|revision| {
-            revision.replica_sets.iter().chain(revision.experiments.iter().flat_map(|exp| &exp.replica_sets))
-        })),
+        images: images(
+            revisions
+                .iter()
+                .flat_map(|revision| &revision.replica_sets)
+                .chain(revisions.iter().flat_map(|r| &r.experiments).flat_map(|experiment| &experiment.replica_sets)),
+        ),
         desired: ro.spec.replicas.unwrap_or(1),
         current: ro.status.replicas.unwrap_or(0),
         updated: ro.status.updated_replicas.unwrap_or(0),

@@ -23,14 +23,22 @@ pub struct Args {
     #[arg(long)]
     full: bool,
     /// Skip the current step (deprecated: `promote` does)
-    #[arg(short = 'c', long, conflicts_with_all = ["skip_all_steps", "full"])]
+    #[arg(short = 'c', long, conflicts_with = "skip_all_steps")]
     skip_current_step: bool,
     /// Skip all steps (deprecated: use --full)
-    #[arg(short = 'a', long, conflicts_with = "full")]
+    #[arg(short = 'a', long)]
     skip_all_steps: bool,
 }
 
 pub async fn run(args: Args, connection: &Connection) -> Result<()> {
+    for (given, flag, instead) in [
+        (args.skip_current_step, "skip-current-step", "promote without a flag skips it"),
+        (args.skip_all_steps, "skip-all-steps", "use --full"),
+    ] {
+        if given {
+            eprintln!("Flag --{flag} has been deprecated, {instead}");
+        }
+    }
     let how = match (args.full, args.skip_current_step, args.skip_all_steps) {
         (true, ..) => Promotion::Full,
         (_, true, _) => Promotion::SkipCurrentStep,

@@ -6,6 +6,7 @@ use super::decision::Decision;
 use super::pass::Pass;
 use super::snapshot::Snapshot;
 use super::{analyses, conditions, validate, variants};
+use crate::events::Event;
 use k8s_openapi::jiff::Timestamp;
 use tidegate_crds::analysis::AnalysisPhase;
 
@@ -49,7 +50,20 @@ pub fn decide(snapshot: &Snapshot, now: Timestamp) -> Decision {
         analyses::end(&mut pass);
     }
     conditions::progress(&mut pass);
+    tell_phase(&mut pass);
     pass.finish()
+}
+
+/// Tells when the phase is another one than before.
+fn tell_phase(pass: &mut Pass<'_>) {
+    let (from, to) = (pass.snapshot.experiment.status.phase, pass.status.phase);
+    if from == to {
+        return;
+    }
+    let (reason, text) = (format!("Experiment{}", to.as_str()), format!("from {} -> {}", from.as_str(), to.as_str()));
+    let text = format!("Experiment transitioned {text}");
+    let bad = matches!(to, AnalysisPhase::Failed | AnalysisPhase::Error | AnalysisPhase::Inconclusive);
+    pass.tell(if bad { Event::warning(&reason, text) } else { Event::normal(&reason, text) });
 }
 
 /// An invalid Experiment does nothing until it is mended. What it names may yet come, for as long as its variants would

@@ -226,9 +226,12 @@ fn runs_measures_ends_and_takes_its_pods_away() {
         [
             "NewReplicaSetCreated",
             "TemplateProgressing",
+            "ExperimentPending",
             "TemplateRunning",
+            "ExperimentRunning",
             "AnalysisRunPending",
             "TemplateSuccessful",
+            "ExperimentSuccessful",
             "AnalysisRunTerminating",
             "AnalysisRunInconclusive",
             "ScalingReplicaSet",

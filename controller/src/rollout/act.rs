@@ -28,91 +28,108 @@ pub async fn act(
     decision: &Decision,
     tell: &Tell<'_>,
 ) -> Result<(), Failure> {
-    let rollout = &snapshot.rollout;
-    let (namespace, name) = (rollout.namespace(), rollout.name());
-    let mut version = rollout.metadata.resource_version.clone();
-    for action in &decision.actions {
-        match action {
-            Action::DefaultReplicas => {
-                let body = json!({"metadata": {"resourceVersion": version}, "spec": {"replicas": 1}});
-                let written = writer.merge(&resources::ROLLOUT, namespace, name, "", &body).await?;
-                version = version_of(&written);
-            }
-            Action::AnnotateRollout { annotations } => {
-                let body = json!({"metadata": {"resourceVersion": version, "annotations": annotations}});
-                let written = writer.merge(&resources::ROLLOUT, namespace, name, "", &body).await?;
-                version = version_of(&written);
-            }
-            Action::AdoptReplicaSet { name, uid } => {
-                let body = json!({"metadata": {"uid": uid, "ownerReferences": owner(snapshot)}});
-                writer.merge(&resources::REPLICA_SET, namespace, name, "", &body).await?;
-            }
-            Action::CreateReplicaSet { name, object } => {
-                create_replica_set(writer, snapshot, decision, name, object, tell).await?;
-            }
-            Action::PatchReplicaSet { name, change } => {
-                let seen = snapshot.replica_sets.iter().find(|rs| rs.name == *name);
-                writer.merge(&resources::REPLICA_SET, namespace, name, "", &replica_set_patch(seen, change)).await?;
-            }
-            Action::EphemeralMetadata { name, hash, labels, annotations, remembered } => {
-                let change = json!({"metadata": {"labels": labels, "annotations": annotations}});
-                label_pods(writer, namespace, hash, &change).await?;
-                let body = json!({
-                    "metadata": {"annotations": {keys::EPHEMERAL_METADATA: remembered}},
-                    "spec": {"template": change},
-                });
-                writer.merge(&resources::REPLICA_SET, namespace, name, "", &body).await?;
-                // Pods that came in between were made from the old template.
-                label_pods(writer, namespace, hash, &change).await?;
-            }
-            Action::DeleteReplicaSet { name, uid } => {
-                writer.delete(&resources::REPLICA_SET, namespace, name, uid).await?;
-            }
-            Action::SelectService { name: service, hash } => {
-                let body = json!({
-                    "metadata": {"annotations": {keys::MANAGED_BY: name}},
-                    "spec": {"selector": {keys::POD_TEMPLATE_HASH: hash}},
-                });
-                writer.merge(&resources::SERVICE, namespace, service, "", &body).await?;
-            }
-            Action::Route(write) => route(writer, write).await?,
-            Action::CreateAnalysisRun { object } => {
-                create_own(writer, snapshot, &resources::ANALYSIS_RUN, object).await?;
-            }
-            Action::TerminateAnalysisRun { name } => {
-                let body = json!({"spec": {"terminate": true}});
-                tolerate_gone(writer.merge(&resources::ANALYSIS_RUN, namespace, name, "", &body).await)?;
-            }
-            Action::DeleteAnalysisRun { name, uid } => {
-                writer.delete(&resources::ANALYSIS_RUN, namespace, name, uid).await?;
-            }
-            Action::CreateExperiment { object } => {
-                create_own(writer, snapshot, &resources::EXPERIMENT, object).await?;
-            }
-            Action::TerminateExperiment { name } => {
-                let body = json!({"spec": {"terminate": true}});
-                tolerate_gone(writer.merge(&resources::EXPERIMENT, namespace, name, "", &body).await)?;
-            }
-            Action::DeleteExperiment { name, uid } => {
-                writer.delete(&resources::EXPERIMENT, namespace, name, uid).await?;
-            }
-            Action::EvictPod { name } => match writer.api.evict(namespace, name).await {
-                // A PodDisruptionBudget forbids it now; the next pass tries again.
-                Ok(()) | Err(ApiError::TooManyRequests { .. }) => {}
-                Err(error) => return Err(error.into()),
-            },
-            Action::ScaleWorkload { replicas } => {
-                let reference = rollout.spec.workload_ref.clone().unwrap_or_default();
-                // By an update, not a patch: the peer's ClusterRole grants only that on Deployments.
-                let mut workload = writer.api.get(&resources::DEPLOYMENT, namespace, &reference.name).await?;
-                workload["spec"]["replicas"] = (*replicas).into();
-                let written = writer.api.replace(&resources::DEPLOYMENT, namespace, &reference.name, &workload).await?;
-                writer.stores.of(&resources::DEPLOYMENT).apply(written);
-            }
+    let mut version = snapshot.rollout.metadata.resource_version.clone();
+    for (index, action) in decision.actions.iter().enumerate() {
+        if let Err(failure) = make(writer, snapshot, decision, action, &mut version, tell).await {
+            let made = decision.news.iter().take(index).flatten().cloned().collect();
+            tell(made).await;
+            return Err(failure);
         }
     }
     tell(decision.events.clone()).await;
     write_status(writer, snapshot, decision, version).await
+}
+
+/// Makes one action.
+async fn make(
+    writer: &Writer<'_>,
+    snapshot: &Snapshot,
+    decision: &Decision,
+    action: &Action,
+    version: &mut Option<String>,
+    tell: &Tell<'_>,
+) -> Result<(), Failure> {
+    let rollout = &snapshot.rollout;
+    let (namespace, name) = (rollout.namespace(), rollout.name());
+    match action {
+        Action::DefaultReplicas => {
+            let body = json!({"metadata": {"resourceVersion": version}, "spec": {"replicas": 1}});
+            let written = writer.merge(&resources::ROLLOUT, namespace, name, "", &body).await?;
+            *version = version_of(&written);
+        }
+        Action::AnnotateRollout { annotations } => {
+            let body = json!({"metadata": {"resourceVersion": version, "annotations": annotations}});
+            let written = writer.merge(&resources::ROLLOUT, namespace, name, "", &body).await?;
+            *version = version_of(&written);
+        }
+        Action::AdoptReplicaSet { name, uid } => {
+            let body = json!({"metadata": {"uid": uid, "ownerReferences": owner(snapshot)}});
+            writer.merge(&resources::REPLICA_SET, namespace, name, "", &body).await?;
+        }
+        Action::CreateReplicaSet { name, object } => {
+            create_replica_set(writer, snapshot, decision, name, object, tell).await?;
+        }
+        Action::PatchReplicaSet { name, change } => {
+            let seen = snapshot.replica_sets.iter().find(|rs| rs.name == *name);
+            writer.merge(&resources::REPLICA_SET, namespace, name, "", &replica_set_patch(seen, change)).await?;
+        }
+        Action::EphemeralMetadata { name, hash, labels, annotations, remembered } => {
+            let change = json!({"metadata": {"labels": labels, "annotations": annotations}});
+            label_pods(writer, namespace, hash, &change).await?;
+            let body = json!({
+                "metadata": {"annotations": {keys::EPHEMERAL_METADATA: remembered}},
+                "spec": {"template": change},
+            });
+            writer.merge(&resources::REPLICA_SET, namespace, name, "", &body).await?;
+            // Pods that came in between were made from the old template.
+            label_pods(writer, namespace, hash, &change).await?;
+        }
+        Action::DeleteReplicaSet { name, uid } => {
+            writer.delete(&resources::REPLICA_SET, namespace, name, uid).await?;
+        }
+        Action::SelectService { name: service, hash } => {
+            let body = json!({
+                "metadata": {"annotations": {keys::MANAGED_BY: name}},
+                "spec": {"selector": {keys::POD_TEMPLATE_HASH: hash}},
+            });
+            writer.merge(&resources::SERVICE, namespace, service, "", &body).await?;
+        }
+        Action::Route(write) => route(writer, write).await?,
+        Action::CreateAnalysisRun { object } => {
+            create_own(writer, snapshot, &resources::ANALYSIS_RUN, object).await?;
+        }
+        Action::TerminateAnalysisRun { name } => {
+            let body = json!({"spec": {"terminate": true}});
+            tolerate_gone(writer.merge(&resources::ANALYSIS_RUN, namespace, name, "", &body).await)?;
+        }
+        Action::DeleteAnalysisRun { name, uid } => {
+            writer.delete(&resources::ANALYSIS_RUN, namespace, name, uid).await?;
+        }
+        Action::CreateExperiment { object } => {
+            create_own(writer, snapshot, &resources::EXPERIMENT, object).await?;
+        }
+        Action::TerminateExperiment { name } => {
+            let body = json!({"spec": {"terminate": true}});
+            tolerate_gone(writer.merge(&resources::EXPERIMENT, namespace, name, "", &body).await)?;
+        }
+        Action::DeleteExperiment { name, uid } => {
+            writer.delete(&resources::EXPERIMENT, namespace, name, uid).await?;
+        }
+        Action::EvictPod { name } => match writer.api.evict(namespace, name).await {
+            // A PodDisruptionBudget forbids it now; the next pass tries again.
+            Ok(()) | Err(ApiError::TooManyRequests { .. }) => {}
+            Err(error) => return Err(error.into()),
+        },
+        Action::ScaleWorkload { replicas } => {
+            let reference = rollout.spec.workload_ref.clone().unwrap_or_default();
+            // By an update, not a patch: the peer's ClusterRole grants only that on Deployments.
+            let mut workload = writer.api.get(&resources::DEPLOYMENT, namespace, &reference.name).await?;
+            workload["spec"]["replicas"] = (*replicas).into();
+            let written = writer.api.replace(&resources::DEPLOYMENT, namespace, &reference.name, &workload).await?;
+            writer.stores.of(&resources::DEPLOYMENT).apply(written);
+        }
+    }
+    Ok(())
 }
 
 fn version_of(object: &Value) -> Option<String> {
@@ -328,4 +345,52 @@ async fn route(writer: &Writer<'_>, write: &Write) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::KubeApi;
+    use crate::context::Stores;
+    use std::sync::Mutex;
+    use wiremock::matchers::{method, path_regex};
+    use wiremock::{Mock, MockServer, ResponseTemplate};
+
+    #[tokio::test]
+    async fn what_happened_is_told_although_the_next_write_fails() {
+        let server = MockServer::start().await;
+        let answer = |kind: &str, status: u16, body: Value| {
+            Mock::given(method("PATCH"))
+                .and(path_regex(format!("/{kind}/")))
+                .respond_with(ResponseTemplate::new(status).set_body_json(body))
+        };
+        let conflict =
+            json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "code": 409, "message": "x"});
+        answer("rollouts", 200, json!({"metadata": {"name": "web", "namespace": "shop"}})).mount(&server).await;
+        answer("services", 409, conflict).mount(&server).await;
+        let client = kube::Client::try_from(kube::Config::new(server.uri().parse().unwrap())).unwrap();
+        let (api, stores) = (KubeApi::new(client, |_, _, _| {}), Stores::new(None, ""));
+        let writer = Writer { api: &api, stores: &stores };
+        let event = |reason: &str| Event::normal(reason, "x");
+        let decision = Decision {
+            actions: vec![
+                Action::AnnotateRollout { annotations: BTreeMap::new() },
+                Action::SelectService { name: "web".into(), hash: "2".into() },
+            ],
+            news: vec![vec![event("RolloutUpdated")], vec![event("SwitchService")]],
+            events: vec![event("RolloutUpdated"), event("SwitchService"), event("RolloutCompleted")],
+            ..Decision::default()
+        };
+        let told = Mutex::new(Vec::new());
+        let tell = |events: Vec<Event>| -> BoxFuture<'_, ()> {
+            told.lock().unwrap().extend(events);
+            Box::pin(std::future::ready(()))
+        };
+        let metadata = json!({"metadata": {"name": "web", "namespace": "shop"}});
+        let rollout = tidegate_crds::rollout::Rollout::decode(metadata).unwrap().0;
+        let snapshot = Snapshot { rollout, ..Snapshot::default() };
+        let outcome = act(&writer, &snapshot, &decision, &tell).await;
+        assert!(outcome.is_err());
+        assert_eq!(*told.lock().unwrap(), [event("RolloutUpdated")]);
+    }
 }

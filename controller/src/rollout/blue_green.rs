@@ -1,7 +1,7 @@
 //! The blue-green strategy: both versions stand side by side, and one Service switches.
 
 use super::analyses::{self, Purpose};
-use super::canary::{hash_label, switch};
+use super::canary::{hash_label, select, switch};
 use super::endpoints;
 use super::pass::{Pass, later};
 use super::snapshot::ReplicaSet;
@@ -74,16 +74,7 @@ fn switch_preview(pass: &mut Pass<'_>, name: &str) {
         return;
     }
     let (from, to) = (service.hash().to_owned(), pass.hash.clone());
-    pass.act(
-        super::decision::Stage::Traffic,
-        super::decision::Action::SelectService { name: name.to_owned(), hash: to.clone() },
-    );
-    if from != to {
-        pass.tell(Event::normal(
-            "SwitchService",
-            format!("Switched selector for service '{name}' from '{from}' to '{to}'"),
-        ));
-    }
+    select(pass, name, &from, &to);
 }
 
 /// Going back to a version that still stands from before its switch: nothing has to be proven again.

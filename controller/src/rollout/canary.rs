@@ -306,15 +306,21 @@ pub(crate) fn switch(pass: &mut Pass<'_>, name: &str, hash: &str) -> bool {
         return false;
     }
     let from = service.hash().to_owned();
-    pass.act(Stage::Traffic, Action::SelectService { name: name.to_owned(), hash: hash.to_owned() });
+    select(pass, name, &from, hash);
     if from != hash {
-        pass.tell(Event::normal(
-            "SwitchService",
-            format!("Switched selector for service '{name}' from '{from}' to '{hash}'"),
-        ));
         pass.because(format!("switches Service {name} to {hash}"));
     }
     true
+}
+
+/// Lets a Service select the pods with the hash `to`.
+pub(crate) fn select(pass: &mut Pass<'_>, name: &str, from: &str, to: &str) {
+    let action = Action::SelectService { name: name.to_owned(), hash: to.to_owned() };
+    if from == to {
+        return pass.act(Stage::Traffic, action);
+    }
+    let message = format!("Switched selector for service '{name}' from '{from}' to '{to}'");
+    pass.act_telling(Stage::Traffic, action, Event::normal("SwitchService", message));
 }
 
 /// Moves on from the current step, and over all that are done at once.
@@ -442,7 +448,7 @@ pub(crate) fn describe(step: &CanaryStep) -> String {
     if let Some(pause) = &step.pause {
         return match &pause.duration {
             None => "pause".to_owned(),
-            Some(tidegate_crds::IntOrString::Int(seconds)) => format!("pause: {seconds}s"),
+            Some(tidegate_crds::IntOrString::Int(seconds)) => format!("pause: {seconds}"),
             Some(tidegate_crds::IntOrString::String(text)) => format!("pause: {text}"),
         };
     }

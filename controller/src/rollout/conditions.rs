@@ -352,6 +352,12 @@ fn deadline(pass: &mut Pass<'_>) {
     abort_late(pass);
 }
 
+/// How the update missed its deadline, where the user wants it taken back for that.
+pub(crate) fn missed_deadline(pass: &Pass<'_>) -> Option<String> {
+    let progressing = condition(&pass.status, PROGRESSING).filter(|c| c.reason == DEADLINE_EXCEEDED)?;
+    pass.rollout().spec.progress_deadline_abort.then(|| progressing.message.clone())
+}
+
 /// Takes an update back that missed its deadline, where the user wants that.
 fn abort_late(pass: &mut Pass<'_>) {
     if pass.rollout().spec.progress_deadline_abort && !pass.promoted() && !pass.stable_hash().is_empty() {

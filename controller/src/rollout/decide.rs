@@ -141,8 +141,12 @@ fn abort_or_retry(pass: &mut Pass<'_>) {
     if pass.status.promote_full && !pass.promoted() {
         pass.clear_pauses();
     }
-    if pass.status.abort && pass.status.aborted_at.is_none() && !pass.promoted() {
-        pass.aborting = Some(String::new());
+    if pass.status.abort && pass.promoted() {
+        // There is nothing to take back.
+        pass.status.abort = false;
+    }
+    if pass.status.abort && pass.status.aborted_at.is_none() {
+        pass.aborting = Some(conditions::missed_deadline(pass).unwrap_or_default());
     }
     if !pass.status.abort && pass.status.aborted_at.is_some() {
         pass.retried = true;

@@ -16,6 +16,9 @@ pub struct Decision {
     pub actions: Vec<Action>,
     /// What to tell, in order.
     pub events: Vec<Event>,
+    /// Those among them that tell of an action, for each action: they are true as soon as it is made, whatever becomes
+    /// of the next one.
+    pub news: Vec<Vec<Event>>,
     /// When to look again, if nothing happens before.
     pub wake: Option<Timestamp>,
     /// Why, a line each, for the log.

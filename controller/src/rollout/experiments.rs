@@ -72,9 +72,9 @@ fn keep(pass: &mut Pass<'_>, step: &ExperimentStep, index: usize) {
     }
     match object(pass, step, index, &name) {
         Ok(object) => {
-            pass.tell(crate::events::Event::normal("ExperimentCreated", format!("Created Experiment '{name}'")));
+            let event = crate::events::Event::normal("ExperimentCreated", format!("Created Experiment '{name}'"));
             pass.because(format!("starts Experiment {name}"));
-            pass.act(Stage::Judge, Action::CreateExperiment { object });
+            pass.act_telling(Stage::Judge, Action::CreateExperiment { object }, event);
             pass.status.canary.current_experiment = Some(name);
         }
         Err(error) => {

@@ -32,12 +32,15 @@ pub(crate) fn put_on_template(pass: &Pass<'_>, template: &mut Value) -> Option<S
     template::ephemeral_json(&wanted.labels, &wanted.annotations)
 }
 
-/// Brings the pods of both versions in line with their roles.
+/// Brings the pods of all versions in line with their roles.
 pub(crate) fn run(pass: &mut Pass<'_>) {
-    let mut both: Vec<&ReplicaSet> = pass.new_rs().into_iter().collect();
-    both.extend(pass.stable_rs().filter(|_| !pass.promoted()));
-    for rs in both {
-        let wanted = wanted(pass, rs.hash());
+    let mut all: Vec<(&ReplicaSet, PodTemplateMetadata)> = Vec::new();
+    for rs in pass.new_rs().into_iter().chain(pass.stable_rs().filter(|_| !pass.promoted())) {
+        all.push((rs, wanted(pass, rs.hash())));
+    }
+    // An older version has no role any more, however long its pods stay.
+    all.extend(pass.others().into_iter().map(|rs| (rs, PodTemplateMetadata::default())));
+    for (rs, wanted) in all {
         let remembered = template::ephemeral_json(&wanted.labels, &wanted.annotations);
         if rs.annotations.get(keys::EPHEMERAL_METADATA) == remembered.as_ref() {
             continue;

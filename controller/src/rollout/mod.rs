@@ -32,6 +32,6 @@ pub use controller::Controller;
 pub use decide::decide;
 pub use decision::{Action, Decision, ReplicaSetChange};
 pub use snapshot::{
-    DESTINATION_RULE, Endpoints, Pod, ReplicaSet, Service, Snapshot, TemplateSet, Workload, destination_rule_name, service_names,
-    template_names,
+    DESTINATION_RULE, Endpoints, Pod, ReplicaSet, Service, Snapshot, TemplateSet, Workload, destination_rule_name,
+    service_names, template_names,
 };

@@ -29,8 +29,10 @@ pub(crate) struct Pass<'a> {
     pub scaled: bool,
     /// The Rollout was marked as aborted in this pass, and why.
     pub aborting: Option<String>,
-    actions: Vec<(Stage, Action)>,
+    actions: Vec<(Stage, Action, Vec<Event>)>,
     changes: BTreeMap<String, ReplicaSetChange>,
+    /// What tells of the changes.
+    scalings: BTreeMap<String, Event>,
     pub events: Vec<Event>,
     pub wake: Option<Timestamp>,
     pub why: Vec<String>,
@@ -51,6 +53,7 @@ impl<'a> Pass<'a> {
             aborting: None,
             actions: Vec::new(),
             changes: BTreeMap::new(),
+            scalings: BTreeMap::new(),
             events: Vec::new(),
             wake: None,
             why: Vec::new(),
@@ -117,7 +120,13 @@ impl<'a> Pass<'a> {
     }
 
     pub(crate) fn act(&mut self, stage: Stage, action: Action) {
-        self.actions.push((stage, action));
+        self.actions.push((stage, action, Vec::new()));
+    }
+
+    /// Makes an action and tells of it.
+    pub(crate) fn act_telling(&mut self, stage: Stage, action: Action, event: Event) {
+        self.events.push(event.clone());
+        self.actions.push((stage, action, vec![event]));
     }
 
     pub(crate) fn tell(&mut self, event: Event) {
@@ -166,15 +175,11 @@ impl<'a> Pass<'a> {
             return;
         }
         let direction = if to > rs.replicas { "up" } else { "down" };
-        self.tell(Event::normal(
-            "ScalingReplicaSet",
-            format!(
-                "Scaled {direction} ReplicaSet {} (revision {}) from {} to {to}",
-                rs.name,
-                self.revision_of(rs),
-                rs.replicas
-            ),
-        ));
+        let (name, revision, from) = (&rs.name, self.revision_of(rs), rs.replicas);
+        let message = format!("Scaled {direction} ReplicaSet {name} (revision {revision}) from {from} to {to}");
+        let event = Event::normal("ScalingReplicaSet", message);
+        self.tell(event.clone());
+        self.scalings.insert(rs.name.clone(), event);
         self.changes.entry(rs.name.clone()).or_default().replicas = Some(to);
         self.scaled = true;
         if to == 0 {
@@ -286,12 +291,13 @@ impl<'a> Pass<'a> {
     }
 
     /// A ReplicaSet that this pass creates is created in its final size: one write less.
-    fn put_into_creation(&mut self, name: &str, change: &ReplicaSetChange) -> bool {
-        let object = self.actions.iter_mut().find_map(|(_, action)| match action {
-            Action::CreateReplicaSet { name: n, object } if n == name => Some(object),
+    fn put_into_creation(&mut self, name: &str, change: &ReplicaSetChange, scaling: &[Event]) -> bool {
+        let creation = self.actions.iter_mut().find_map(|(_, action, news)| match action {
+            Action::CreateReplicaSet { name: n, object } if n == name => Some((object, news)),
             _ => None,
         });
-        let Some(object) = object else { return false };
+        let Some((object, news)) = creation else { return false };
+        news.extend_from_slice(scaling);
         if let Some(replicas) = change.replicas {
             object["spec"]["replicas"] = replicas.into();
         }
@@ -307,17 +313,20 @@ impl<'a> Pass<'a> {
     pub(crate) fn finish(mut self) -> Decision {
         let changes = std::mem::take(&mut self.changes);
         for (name, change) in changes.into_iter().filter(|(_, change)| !change.is_empty()) {
-            if self.put_into_creation(&name, &change) {
+            let news: Vec<Event> = self.scalings.remove(&name).into_iter().collect();
+            if self.put_into_creation(&name, &change, &news) {
                 continue;
             }
             let before = self.snapshot.replica_sets.iter().find(|rs| rs.name == name).map_or(0, |rs| rs.replicas);
             let stage = if change.replicas.is_some_and(|r| r < before) { Stage::Shrink } else { Stage::Grow };
-            self.actions.push((stage, Action::PatchReplicaSet { name, change }));
+            self.actions.push((stage, Action::PatchReplicaSet { name, change }, news));
         }
-        self.actions.sort_by_key(|(stage, _)| *stage);
+        self.actions.sort_by_key(|(stage, ..)| *stage);
+        let (actions, news) = self.actions.into_iter().map(|(_, action, news)| (action, news)).unzip();
         Decision {
             status: self.status,
-            actions: self.actions.into_iter().map(|(_, action)| action).collect(),
+            actions,
+            news,
             events: self.events,
             wake: self.wake,
             why: self.why,

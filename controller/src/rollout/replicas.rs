@@ -155,6 +155,14 @@ pub fn advance(
         }
         // So do those of a canary that shrinks: the room that they take may be what all others wait for.
         to.canary -= (canary.spec - canary.available).clamp(0, (to.canary - target.0).max(0));
+        // And of a stable version that does not come up, for as many pods as there are of the others.
+        let there =
+            canary.available.min(canary.spec) + old.iter().zip(&to.old).map(|(c, s)| c.available.min(*s)).sum::<i32>();
+        let covered = (there + stable.spec - (total - unavailable)).max(0);
+        if target.0 > to.canary && to.stable == stable.spec {
+            let least = target.1.max(stable.spec - covered);
+            to.stable -= (stable.spec - stable.available).clamp(0, (to.stable - least).max(0));
+        }
         return to;
     }
     // A side that shrinks loses its unavailable pods for nothing.
@@ -216,6 +224,16 @@ mod tests {
         assert_eq!(resolve(Some(&text("50%")), 10, false), 5);
         assert_eq!(resolve(Some(&IntOrString::Int(3)), 100, false), 3);
         assert_eq!(bounds(Some(&IntOrString::Int(0)), Some(&text("1%")), 10), (0, 1));
+    }
+
+    #[test]
+    fn a_stable_version_that_does_not_come_up_makes_room_also_while_an_older_one_serves() {
+        let one = full(1);
+        let never = Count { spec: 9, available: 0 };
+        let to = advance(9, (3, 2), (9, 0), Count { spec: 2, available: 2 }, never, &[one]);
+        assert_eq!(to, Move { canary: 2, stable: 4, old: vec![1] }, "7 of 9 have to be there, or on their way");
+        let to = advance(9, (3, 2), (9, 0), Count { spec: 7, available: 2 }, Count { spec: 4, available: 0 }, &[one]);
+        assert_eq!(to.stable, 4, "an update that does not come up either takes no more");
     }
 
     #[test]

@@ -75,7 +75,6 @@ pub(crate) fn ensure_new(pass: &mut Pass<'_>) {
     let mut own = BTreeMap::new();
     if annotations.get(keys::REVISION) != Some(&revision) {
         own.insert(keys::REVISION.to_owned(), revision.clone());
-        pass.tell(Event::normal("RolloutUpdated", format!("Rollout updated to revision {revision}")));
     }
     if let Some(workload) = &pass.snapshot.workload {
         let generation = workload.generation.to_string();
@@ -83,7 +82,10 @@ pub(crate) fn ensure_new(pass: &mut Pass<'_>) {
             own.insert(keys::WORKLOAD_GENERATION.to_owned(), generation);
         }
     }
-    if !own.is_empty() {
+    if own.contains_key(keys::REVISION) {
+        let event = Event::normal("RolloutUpdated", format!("Rollout updated to revision {revision}"));
+        pass.act_telling(Stage::Prepare, Action::AnnotateRollout { annotations: own }, event);
+    } else if !own.is_empty() {
         pass.act(Stage::Prepare, Action::AnnotateRollout { annotations: own });
     }
     let copied: BTreeMap<String, String> = annotations.into_iter().filter(|(key, _)| is_copied(key)).collect();
@@ -164,9 +166,9 @@ fn create(pass: &mut Pass<'_>, mut annotations: BTreeMap<String, String>) {
         object["spec"]["minReadySeconds"] = Value::from(seconds);
     }
     let revision = pass.revision;
-    pass.tell(Event::normal("NewReplicaSetCreated", format!("Created ReplicaSet {name} (revision {revision})")));
+    let event = Event::normal("NewReplicaSetCreated", format!("Created ReplicaSet {name} (revision {revision})"));
     pass.because(format!("creates ReplicaSet {name} for revision {revision}"));
-    pass.act(Stage::Prepare, Action::CreateReplicaSet { name, object });
+    pass.act_telling(Stage::Prepare, Action::CreateReplicaSet { name, object }, event);
 }
 
 /// The current template lies within the rollback window behind the stable version.

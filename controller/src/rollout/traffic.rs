@@ -287,12 +287,18 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_rea
         plans.push(plan);
     }
     for plan in plans {
-        for write in plan.writes {
-            pass.act(Stage::Traffic, Action::Route(write));
-        }
-        for event in plan.events {
-            let (reason, message) = (event.reason, event.message);
-            pass.tell(if event.warning { Event::warning(reason, message) } else { Event::normal(reason, message) });
+        let news: Vec<Event> = plan
+            .events
+            .into_iter()
+            .map(|e| if e.warning { Event::warning(e.reason, e.message) } else { Event::normal(e.reason, e.message) })
+            .collect();
+        if news.len() == plan.writes.len() {
+            for (write, event) in plan.writes.into_iter().zip(news) {
+                pass.act_telling(Stage::Traffic, Action::Route(write), event);
+            }
+        } else {
+            plan.writes.into_iter().for_each(|write| pass.act(Stage::Traffic, Action::Route(write)));
+            news.into_iter().for_each(|event| pass.tell(event));
         }
         if let Some(answer) = plan.verified {
             verified = Some(verified.unwrap_or(true) && answer);

@@ -330,9 +330,13 @@ fn the_weight_of_a_routed_canary_is_the_routers() {
         "steps": [{"setWeight": 20}, {"pause": {}}],
         "trafficRouting": {"nginx": {"stableIngress": "i"}, "maxTrafficWeight": 1000}}}});
     let weights = json!({"canary": {"weight": 15}, "stable": {"weight": 85}});
-    let text =
-        scene.text(spec.clone(), json!({"currentStepIndex": 1, "canary": {"weights": weights}, "phase": "Paused"}));
+    let text = scene.text(
+        spec.clone(),
+        json!({"currentStepIndex": 1, "canary": {"weights": weights}, "phase": "Paused", "availableReplicas": 1}),
+    );
     assert!(text.contains("  SetWeight:     20\n  ActualWeight:  15\n"), "{text}");
+    let early = scene.text(spec.clone(), json!({"currentStepIndex": 1, "phase": "Progressing"}));
+    assert!(early.contains("  SetWeight:     20\n  ActualWeight:  0\n"), "{early}");
     let done = scene.text(spec, json!({"currentStepIndex": 2, "phase": "Healthy"}));
     assert!(done.contains("  SetWeight:     1000\n  ActualWeight:  1000\n"), "{done}");
 }

@@ -368,3 +368,63 @@ fn the_same_snapshot_gives_the_same_decision() {
     let snapshot = paused();
     assert_eq!(decide(&snapshot, now()), decide(&snapshot, now()));
 }
+
+#[test]
+fn an_older_version_has_no_role_any_more() {
+    let strategy =
+        json!({"blueGreen": {"activeService": "web-active", "activeMetadata": {"labels": {"role": "active"}}}});
+    let mut snapshot = updating(&strategy, 4, 4, 4);
+    let remembered = json!({"labels": {"role": "active"}}).to_string();
+    for rs in &mut snapshot.replica_sets {
+        rs.annotations.insert(keys::EPHEMERAL_METADATA.to_owned(), remembered.clone());
+        rs.annotations.insert(keys::SCALE_DOWN_DEADLINE.to_owned(), "2026-01-01T10:00:20Z".to_owned());
+    }
+    assert_eq!(snapshot.rollout.status.stable_rs.as_deref(), Some("v2"));
+    let labels: Vec<String> = decide(&snapshot, now())
+        .actions
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::EphemeralMetadata { name, labels, remembered, .. } => {
+                Some(format!("{name} {labels:?} {remembered:?}"))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(labels, [r#"web-v1 {"role": None} None"#], "its pods stay for a while, without the label");
+}
+
+#[test]
+fn an_update_that_missed_its_deadline_says_so_when_it_is_taken_back() {
+    let mut snapshot = updating(&canary(json!({"steps": [{"setWeight": 25}]})), 4, 1, 0);
+    snapshot.rollout.spec.progress_deadline_abort = true;
+    let late = now().checked_add(k8s_openapi::jiff::SignedDuration::from_secs(700)).unwrap();
+    for _ in 0..2 {
+        snapshot.rollout.status = decide(&snapshot, late).status;
+    }
+    let message = snapshot.rollout.status.message.unwrap_or_default();
+    let why = "RolloutAborted: Rollout aborted update to revision 2: ReplicaSet \"web-v2\" has timed out progressing.";
+    assert_eq!(message, why);
+}
+
+#[test]
+fn an_abort_of_what_is_out_already_takes_nothing_back() {
+    let mut snapshot = healthy(&canary(json!({"steps": [{"setWeight": 25}]})));
+    snapshot.rollout.status.abort = true;
+    let decision = decide(&snapshot, now());
+    assert!(!decision.status.abort);
+    assert_eq!(words(&decision), ["Healthy at 1"]);
+}
+
+#[test]
+fn each_action_has_the_news_that_it_makes() {
+    let strategy = json!({"blueGreen": {"activeService": "web-active"}});
+    let mut snapshot = healthy(&strategy);
+    let status = serde_json::to_value(&snapshot.rollout.status).unwrap();
+    snapshot.rollout = rollout(&strategy, "v2", status);
+    snapshot.rollout.metadata.annotations = None;
+    let decision = decide(&snapshot, now());
+    let reasons: Vec<Vec<&str>> =
+        decision.news.iter().map(|news| news.iter().map(|event| event.reason.as_str()).collect()).collect();
+    assert_eq!(reasons, [vec!["RolloutUpdated"], vec!["NewReplicaSetCreated", "ScalingReplicaSet"]]);
+    assert!(decision.news.iter().flatten().all(|event| decision.events.contains(event)));
+}
