@@ -447,10 +447,26 @@ pub async fn fill(client: kube::Client, store: Arc<Store>, scope: Scope) {
                 if text.contains("Expired") || text.contains("too old") {
                     tracing::debug!(kind = %resource.kind, error = text, "Watch starts over.");
                 } else if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(kind = %resource.kind, error = text, "Cannot watch; trying again with a growing delay.");
+                    let error = refusal(&error, resource).unwrap_or(text);
+                    tracing::warn!(kind = %resource.kind, error, "Cannot watch; trying again with a growing delay.");
                 }
             }
         }
+    }
+}
+
+/// What the API server's refusal means, where that is plain.
+fn refusal(error: &watcher::Error, resource: &Resource) -> Option<String> {
+    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
+        return None;
+    };
+    let kube::Error::Api(status) = error else { return None };
+    let (plural, api_version) = (&resource.plural, resource.api_version());
+    match status.code {
+        404 => Some(format!("the cluster does not serve {plural} of {api_version}")),
+        403 => Some(format!("no right to list and watch {plural} of {api_version}: {}", status.message)),
+        429 | 500..=599 => Some(format!("the API server answered {}: {}", status.code, status.message)),
+        _ => None,
     }
 }
 

@@ -128,6 +128,8 @@ fn rollout_index(object: &Value) -> Vec<String> {
     index.extend(crate::rollout::service_names(&rollout).iter().map(|name| naming("Service", namespace, name)));
     let rule = crate::rollout::destination_rule_name(&rollout);
     index.extend(rule.map(|name| naming(crate::rollout::DESTINATION_RULE, namespace, name)));
+    let workload = rollout.spec.workload_ref.as_ref().filter(|workload| workload.kind == "Deployment");
+    index.extend(workload.map(|workload| naming("Deployment", namespace, &workload.name)));
     for (name, cluster) in crate::rollout::template_names(&rollout) {
         index.insert(if cluster {
             naming("ClusterAnalysisTemplate", "", &name)

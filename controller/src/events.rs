@@ -112,7 +112,7 @@ impl Recorder {
         for event in events {
             (self.observer)(about, &event);
             let told = Told::Event(Box::new((about.clone(), event, Timestamp::now())));
-            if !writer.is_some_and(|writer| writer.try_send(told).is_ok()) {
+            if writer.is_none_or(|writer| writer.try_send(told).is_err()) {
                 tracing::debug!(object = about.name, "Event dropped: too many wait to be written.");
             }
         }

@@ -215,10 +215,14 @@ impl Next {
     }
 }
 
+/// What is stale for longer than such a delay is a mistake, and is told.
+const LASTING: Duration = Duration::from_secs(2);
+
 /// Why a reconciliation did not get through.
 #[derive(Debug)]
 pub enum Failure {
-    /// Somebody else wrote in between, or a cache is not up to date. Tried again at once, without noise.
+    /// Somebody else wrote in between or took an object away, or a cache is not up to date. Tried again at once, without
+    /// noise unless it lasts.
     Stale(String),
     /// Anything else. Logged and tried again with a growing delay.
     Error(String),
@@ -227,7 +231,7 @@ pub enum Failure {
 impl From<crate::api::ApiError> for Failure {
     fn from(error: crate::api::ApiError) -> Self {
         match error {
-            crate::api::ApiError::Conflict(message) => Self::Stale(message),
+            crate::api::ApiError::Conflict(message) | crate::api::ApiError::NotFound(message) => Self::Stale(message),
             other => Self::Error(other.to_string()),
         }
     }
@@ -296,7 +300,11 @@ where
                     }
                     Ok(Err(Failure::Stale(why))) => {
                         let delay = queue.retry(key.clone());
-                        tracing::debug!(controller = name, %key, ?delay, why, "Somebody else wrote in between; trying again.");
+                        if delay >= LASTING {
+                            tracing::warn!(controller = name, %key, ?delay, error = why, "Cannot reconcile; trying again.");
+                        } else {
+                            tracing::debug!(controller = name, %key, ?delay, why, "Somebody else wrote in between; trying again.");
+                        }
                     }
                     Ok(Err(Failure::Error(why))) => {
                         let delay = queue.retry(key.clone());

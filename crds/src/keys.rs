@@ -17,6 +17,12 @@ pub const SCALE_DOWN_DEADLINE: &str = "scale-down-deadline";
 /// On a ReplicaSet whose update was aborted, until it becomes the stable version after all: it stands until its time is
 /// over, but nobody goes back to it as to a version that was in use. Tidegate's own.
 pub const ABORTED: &str = "rollout.tidegate.dev/aborted";
+/// Label of a Deployment that a Rollout with `workloadRef` has scaled down. Tidegate's own.
+pub const SCALED_DOWN: &str = "rollout.tidegate.dev/scaled-down";
+/// Annotation of such a Deployment: the Rollout. Tidegate's own.
+pub const SCALED_DOWN_BY: &str = "rollout.tidegate.dev/scaled-down-by";
+/// Annotation of such a Deployment: how many pods it had. Tidegate's own.
+pub const SCALED_DOWN_FROM: &str = "rollout.tidegate.dev/scaled-down-from";
 /// Name of the Rollout that manages a Service, DestinationRule or VirtualNode.
 pub const MANAGED_BY: &str = "argo-rollouts.argoproj.io/managed-by-rollouts";
 /// Label that hands an object to the controller with that instance id.

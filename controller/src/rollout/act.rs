@@ -2,7 +2,7 @@
 
 use super::decision::{Action, Decision, ReplicaSetChange};
 use super::snapshot::{ReplicaSet, Snapshot};
-use super::template;
+use super::{release, template};
 use crate::api::{ApiError, Resource, resources};
 use crate::context::Writer;
 use crate::events::Event;
@@ -124,6 +124,7 @@ async fn make(
             let reference = rollout.spec.workload_ref.clone().unwrap_or_default();
             // By an update, not a patch: the peer's ClusterRole grants only that on Deployments.
             let mut workload = writer.api.get(&resources::DEPLOYMENT, namespace, &reference.name).await?;
+            release::mark(&mut workload, name);
             workload["spec"]["replicas"] = (*replicas).into();
             let written = writer.api.replace(&resources::DEPLOYMENT, namespace, &reference.name, &workload).await?;
             writer.stores.of(&resources::DEPLOYMENT).apply(written);

@@ -29,6 +29,8 @@ pub struct Controller {
     services: Arc<Queue>,
     /// Istio's DestinationRules that may have lost their Rollout.
     rules: Arc<Queue>,
+    /// Deployments that may have lost the Rollout that replaced them.
+    workloads: Arc<Queue>,
     interest: Arc<Interest>,
     router_options: RouterOptions,
     metrics: Arc<Metrics>,
@@ -53,6 +55,7 @@ impl Controller {
             queue: Queue::new(),
             services: Queue::new(),
             rules: Queue::new(),
+            workloads: Queue::new(),
             interest: Arc::default(),
             router_options,
             metrics,
@@ -84,6 +87,11 @@ impl Controller {
                 }
                 if let Some(name) = index.strip_prefix(&format!("{DESTINATION_RULE}/{}/", change.key.namespace)) {
                     this.rules.add(Key::new(&change.key.namespace, name));
+                }
+                if change.object.is_none()
+                    && let Some(name) = index.strip_prefix(&format!("Deployment/{}/", change.key.namespace))
+                {
+                    this.workloads.add(Key::new(&change.key.namespace, name));
                 }
             }
             this.queue.add(change.key.clone());
@@ -185,7 +193,18 @@ impl Controller {
             let this = Arc::clone(&this);
             async move { release::destination_rule(&this.context, &this.router_options, &key).await }
         });
-        tokio::join!(rollouts, services, rules);
+        let this = Arc::clone(&self);
+        let workloads =
+            crate::worker::run("workload", Arc::clone(&self.workloads), 1, Arc::clone(&self.metrics), move |key| {
+                let this = Arc::clone(&this);
+                async move { release::workload(&this.context, &key).await }
+            });
+        let left_behind = async {
+            for key in release::left_behind(&self.context).await {
+                self.workloads.add(key);
+            }
+        };
+        tokio::join!(rollouts, services, rules, workloads, left_behind);
     }
 
     /// No more work is begun.
@@ -193,6 +212,7 @@ impl Controller {
         self.queue.close();
         self.services.close();
         self.rules.close();
+        self.workloads.close();
     }
 
     fn telling(&self) -> MutexGuard<'_, Telling> {

@@ -198,7 +198,10 @@ pub fn limited(world: &mut World, before: &Value, after: &Value) {
     let (from, to) = (int(before, "/spec/replicas"), int(after, "/spec/replicas"));
     let until = world.invariants.progress.stays.get(hash).copied().unwrap_or(0);
     let size = world.invariants.least_size(world.now);
-    if to < from && to < size && world.now < until && !world.invariants.lately_changed(world.now) {
+    // Somebody goes back to it: now the steps say how many pods it has.
+    let image = |template: Option<&Value>| template.map(|t| text(t, "/spec/containers/0/image").to_owned());
+    let current = image(after.pointer("/spec/template")) == image(Some(world.template()));
+    if to < from && to < size && !current && world.now < until && !world.invariants.lately_changed(world.now) {
         let left = (until - world.now) / 1000;
         world.violated(format!("2: scaled {hash} from {from} to {to} {left} s before its time"));
     }
