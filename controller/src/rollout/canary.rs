@@ -301,7 +301,7 @@ pub(crate) fn switch(pass: &mut Pass<'_>, name: &str, hash: &str) -> bool {
         return true;
     }
     let Some(rs) = pass.rs_by_hash(hash) else { return false };
-    let needed = if service.managed_by.is_none() { rs.replicas.max(1) } else { 1 };
+    let needed = if service.managed_by.is_none() { pass.size(rs).max(rs.replicas).max(1) } else { 1 };
     if rs.serving() < needed && pass.replicas() > 0 {
         return false;
     }
