@@ -42,9 +42,6 @@
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, update, patch, delete]
-- apiGroups: [""]
-  resources: [endpoints]
-  verbs: [get]
 - apiGroups: [discovery.k8s.io]
   resources: [endpointslices]
   verbs: [get, list, watch]
@@ -98,7 +95,7 @@
 {{- if .awsTargetGroups }}
 - apiGroups: [elbv2.k8s.aws]
   resources: [targetgroupbindings]
-  verbs: [get, list]
+  verbs: [get, list, watch]
 {{- end }}
 {{- end }}
 {{- end }}
