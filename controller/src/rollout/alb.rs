@@ -37,6 +37,8 @@ pub struct Answer {
     pub(crate) ingresses: BTreeMap<String, Result<Balancers, String>>,
     /// By Service that a target group is bound to.
     pub(crate) services: BTreeMap<String, Result<Registration, String>>,
+    /// All that was asked has its answer; not before AWS was asked.
+    pub(crate) complete: bool,
 }
 
 /// The load balancers of one Ingress.
@@ -227,9 +229,14 @@ fn reference(name: &str, arn: &str, full_name: impl Fn(&str) -> Option<&str>) ->
 
 /// The target groups that are bound to the Service have its pods, as far as somebody is asked.
 pub(crate) fn registered(pass: &mut Pass<'_>, service: &str) -> bool {
-    let answer = pass.snapshot.aws.as_ref().and_then(|answer| answer.services.get(service));
-    match answer {
-        None => true,
+    let Some(answer) = pass.snapshot.aws.as_ref() else { return true };
+    match answer.services.get(service) {
+        // Once AWS was asked, no target group is bound to it.
+        None if answer.complete || !question(pass.snapshot).services.contains(service) => true,
+        None => {
+            pass.because(format!("waits for what AWS says of the targets of Service {service}"));
+            false
+        }
         Some(Err(error)) => {
             pass.tell(Event::warning("TargetGroupVerifyError", format!("Service {service}: {error}")));
             pass.because(format!("cannot see the targets of Service {service}: {error}"));

@@ -1,22 +1,29 @@
-//! Asks AWS what its load balancers do: Elastic Load Balancing, and no more often than it tolerates.
+//! Asks AWS what its load balancers do: Elastic Load Balancing, no more often than it tolerates, and without keeping a
+//! Rollout waiting for the answer.
 
 use super::alb::{self, Answer, Balancer, Balancers, Question, Registration, TargetGroup};
 use super::snapshot::{Endpoints, Snapshot};
 use crate::api::{Resource, resources};
 use crate::cache::Key;
 use crate::context::{Context, behind};
+use crate::worker::Queue;
 use aws_config::BehaviorVersion;
+use aws_config::timeout::TimeoutConfig;
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::OnceCell;
 
 /// The same question is asked again only after this time: an account's rate limit is shared by all its clusters. A
 /// little less than the time after which a Rollout looks again.
 const PATIENCE: Duration = Duration::from_secs(9);
+/// How long AWS may take for one answer, with all attempts.
+const ONE_ANSWER: Duration = Duration::from_secs(5);
+/// How long it may take for all answers to one question.
+const ALL_ANSWERS: Duration = Duration::from_secs(30);
 /// For how long a load balancer's host name keeps its ARN.
 const HOST_NAMES: Duration = Duration::from_secs(300);
 /// So many ARNs fit into one question about tags.
@@ -35,6 +42,8 @@ pub(crate) struct Aws {
 #[derive(Default)]
 struct Heard {
     answers: HashMap<Key, (Instant, Question, Answer)>,
+    /// What is being asked, and since when.
+    open: HashMap<Key, Question>,
     hosts: HashMap<String, (Instant, Option<(String, String)>)>,
 }
 
@@ -51,7 +60,9 @@ impl Aws {
 
     /// The Rollout is gone.
     pub(crate) fn forget(&self, key: &Key) {
-        self.heard().answers.remove(key);
+        let mut heard = self.heard();
+        heard.answers.remove(key);
+        heard.open.remove(key);
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {
@@ -59,25 +70,41 @@ impl Aws {
     }
 
     async fn client(&self) -> &Client {
-        let make = || async { Client::new(&aws_config::defaults(BehaviorVersion::latest()).load().await) };
+        let make = || async {
+            let limits = TimeoutConfig::builder().operation_timeout(ONE_ANSWER).build();
+            Client::new(&aws_config::defaults(BehaviorVersion::latest()).timeout_config(limits).load().await)
+        };
         self.client.get_or_init(make).await
     }
 
-    /// Adds to the snapshot what AWS says, as far as a decision needs it now.
-    pub(crate) async fn look(&self, context: &Context, key: &Key, snapshot: &mut Snapshot) {
+    /// Adds to the snapshot what AWS said last, as far as a decision needs it now. Where that is not known, or long ago,
+    /// AWS is asked, and the Rollout comes into the queue again with the answer.
+    pub(crate) fn look(self: &Arc<Self>, context: &Context, key: &Key, snapshot: &mut Snapshot, queue: &Arc<Queue>) {
         let question = alb::question(snapshot);
-        if question.is_empty() {
-            snapshot.aws = Some(Answer::default());
+        let mut heard = self.heard();
+        let known = heard.answers.get(key).filter(|(_, asked, _)| *asked == question);
+        let fresh = known.is_some_and(|(at, ..)| at.elapsed() < PATIENCE);
+        snapshot.aws = Some(known.map(|(.., answer)| answer.clone()).unwrap_or_default());
+        if question.is_empty() || fresh || heard.open.get(key) == Some(&question) {
             return;
         }
-        let known = self.heard().answers.get(key).cloned();
-        if let Some((at, asked, answer)) = known
-            && asked == question
-            && at.elapsed() < PATIENCE
-        {
-            snapshot.aws = Some(answer);
-            return;
-        }
+        heard.open.insert(key.clone(), question.clone());
+        let (this, context, key, queue) = (Arc::clone(self), context.clone(), key.clone(), Arc::clone(queue));
+        tokio::spawn(async move {
+            let asked = tokio::time::timeout(ALL_ANSWERS, this.ask(&context, &key, &question)).await;
+            let answer = asked.unwrap_or_else(|_| this.no_answer(&question));
+            {
+                let mut heard = this.heard();
+                if heard.open.get(&key) == Some(&question) {
+                    heard.open.remove(&key);
+                    heard.answers.insert(key.clone(), (Instant::now(), question, answer));
+                }
+            }
+            queue.add(key);
+        });
+    }
+
+    async fn ask(&self, context: &Context, key: &Key, question: &Question) -> Answer {
         let mut answer = Answer { tag: self.tag.clone(), ..Answer::default() };
         for (ingress, hosts) in &question.ingresses {
             answer.ingresses.insert(ingress.clone(), self.balancers(hosts).await);
@@ -87,8 +114,18 @@ impl Aws {
                 answer.services.insert(service.clone(), found);
             }
         }
-        self.heard().answers.insert(key.clone(), (Instant::now(), question, answer.clone()));
-        snapshot.aws = Some(answer);
+        answer.complete = true;
+        answer
+    }
+
+    fn no_answer(&self, question: &Question) -> Answer {
+        let error = || format!("AWS did not answer within {} seconds", ALL_ANSWERS.as_secs());
+        Answer {
+            tag: self.tag.clone(),
+            ingresses: question.ingresses.keys().map(|name| (name.clone(), Err(error()))).collect(),
+            services: question.services.iter().map(|name| (name.clone(), Err(error()))).collect(),
+            complete: true,
+        }
     }
 
     async fn balancers(&self, hosts: &BTreeSet<String>) -> Result<Balancers, String> {

@@ -39,16 +39,16 @@ pub struct Controller {
     patience: Mutex<Patience>,
     telling: Mutex<Telling>,
     /// Only with `--aws-verify-target-group`.
-    aws: Option<Aws>,
+    aws: Option<Arc<Aws>>,
 }
 
 impl Controller {
     /// A controller that hears of every change in the stores from now on.
     pub fn new(context: Context, router_options: RouterOptions, metrics: Arc<Metrics>) -> Arc<Self> {
         let routers = &context.options.routers;
-        let aws = routers
-            .aws_verify_target_group
-            .then(|| Aws::new(&routers.alb_tag_key_resource_id, &routers.aws_target_group_binding_api_version));
+        let aws = routers.aws_verify_target_group.then(|| {
+            Arc::new(Aws::new(&routers.alb_tag_key_resource_id, &routers.aws_target_group_binding_api_version))
+        });
         let controller = Arc::new(Self {
             aws,
             context,
@@ -239,7 +239,7 @@ impl Controller {
             return Ok(Next::WAIT);
         }
         if let Some(aws) = &self.aws {
-            aws.look(&self.context, key, &mut snapshot).await;
+            aws.look(&self.context, key, &mut snapshot, &self.queue);
         }
         let now = Timestamp::now();
         let mut decision = decide(&snapshot, now);

@@ -162,6 +162,11 @@ fn users_have_switched_when_the_target_groups_have() {
         ),
         (Ok(registration(0)), "tell TargetGroupVerified", "Healthy"),
     ];
+    let phase = |snapshot: &Snapshot| decide(snapshot, now()).status.phase.unwrap_or_default();
+    snapshot.aws = Some(Answer::default());
+    assert_eq!(phase(&snapshot), "Progressing", "nobody has answered yet");
+    snapshot.aws = Some(Answer { complete: true, ..Answer::default() });
+    assert_eq!(phase(&snapshot), "Healthy", "no target group is bound to the Service");
     for (found, told, phase) in table {
         snapshot.aws = Some(of(found));
         let words = words(&decide(&snapshot, now()));
