@@ -22,6 +22,7 @@ pub struct Controller {
     child: Option<Child>,
     cluster: &'static Cluster,
     args: Vec<String>,
+    environment: Vec<(String, String)>,
     metrics_port: u16,
     health_port: u16,
     webhook_port: u16,
@@ -34,12 +35,26 @@ impl Cluster {
     /// Starts `tidegate controller` with these arguments, on ports of its own, as the cluster's administrator. `TIDEGATE_BIN` names the
     /// program; without it, the one of this working tree is built (once a run) and used.
     pub fn start_controller(&'static self, args: &[&str]) -> Result<Controller> {
+        self.start_controller_in(&[], args)
+    }
+
+    /// The same, with more in its environment.
+    fn start_controller_in(&'static self, environment: &[(String, String)], args: &[&str]) -> Result<Controller> {
         let log = tempfile::Builder::new().prefix("tidegate-controller-").suffix(".log").tempfile()?.into_temp_path();
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let [metrics_port, health_port, webhook_port] = free_ports()?;
         let repositories = tempfile::Builder::new().prefix("tidegate-repositories-").tempdir()?;
-        let mut controller =
-            Controller { child: None, cluster: self, args, metrics_port, health_port, webhook_port, repositories, log };
+        let mut controller = Controller {
+            child: None,
+            cluster: self,
+            args,
+            environment: environment.to_vec(),
+            metrics_port,
+            health_port,
+            webhook_port,
+            repositories,
+            log,
+        };
         controller.start()?;
         Ok(controller)
     }
@@ -82,13 +97,18 @@ impl TestNamespace {
     /// Installs the CustomResourceDefinitions and starts a controller for this namespace alone, so that tests which run
     /// at the same time do not share one. Without leader election, unless `args` ask for it.
     pub async fn start_controller(&self, args: &[&str]) -> Result<Controller> {
+        self.start_controller_in(&[], args).await
+    }
+
+    /// The same, with more in the controller's environment.
+    pub async fn start_controller_in(&self, environment: &[(String, String)], args: &[&str]) -> Result<Controller> {
         install_crds(&self.client).await?;
         let mut all = vec!["--namespaced", "--namespace", &self.name, "--loglevel", "debug"];
         if !args.iter().any(|arg| arg.starts_with("--leader-elect")) {
             all.push("--leader-elect=false");
         }
         all.extend(args);
-        let mut controller = self.cluster().start_controller(&all)?;
+        let mut controller = self.cluster().start_controller_in(environment, &all)?;
         controller.wait_ready().await?;
         Ok(controller)
     }
@@ -113,7 +133,7 @@ pub async fn install_crds(client: &kube::Client) -> Result<()> {
 }
 
 /// Ports that nobody listens on, in the network of the calling thread.
-fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT]> {
+pub(crate) fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT]> {
     // All are held at the same time, so that none is found twice.
     let listeners: Vec<TcpListener> =
         (0..COUNT).map(|_| TcpListener::bind(("0.0.0.0", 0))).collect::<Result<_, _>>()?;
@@ -184,6 +204,7 @@ impl Controller {
         for variable in crate::cluster::PROXIES {
             command.env_remove(variable);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.child = Some(command.spawn().context("start tidegate controller")?);
         Ok(())
     }

