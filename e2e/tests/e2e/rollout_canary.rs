@@ -328,6 +328,17 @@ fn a_deployment_is_taken_over_by_reference() -> Result<()> {
         let hash = &done["status"]["stableRS"];
         let living = pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
         assert!(living.clone().count() == 1 && living.clone().all(|pod| &pod["metadata"]["labels"][HASH] == hash));
-        Ok(())
+        // Without the Rollout nothing would serve.
+        scene.kubectl(&["delete", "rollout", "web"])?;
+        scene
+            .until("the Deployment to have its pods again", async || {
+                let deployment = scene.get("apps/v1", "Deployment", "web").await?;
+                let metadata = &deployment["metadata"];
+                ensure!(deployment["spec"]["replicas"] == 1, "{}", deployment["spec"]["replicas"]);
+                ensure!(metadata["labels"].get("rollout.tidegate.dev/scaled-down").is_none(), "{metadata}");
+                ensure!(deployment["status"]["availableReplicas"] == 1, "{}", deployment["status"]);
+                Ok(())
+            })
+            .await
     })
 }
