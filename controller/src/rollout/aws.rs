@@ -3,7 +3,7 @@
 
 use super::alb::{self, Answer, Balancer, Balancers, Question, Registration, TargetGroup};
 use super::snapshot::{Endpoints, Snapshot};
-use crate::api::{Resource, resources};
+use crate::api::{ApiError, Resource, resources};
 use crate::cache::Key;
 use crate::context::{Context, behind};
 use crate::worker::Queue;
@@ -237,11 +237,12 @@ impl Aws {
         let resource = Resource::named(&self.binding_api_version, "TargetGroupBinding", "targetgroupbindings", true);
         let store = context.stores.of(&resource);
         if !store.listed(Duration::from_secs(5)).await {
-            return Err(format!(
-                "cannot list TargetGroupBindings of {}: is the definition installed, and may this ServiceAccount list \
-                 them?",
-                self.binding_api_version
-            ));
+            return match context.api.list(&resource, namespace, "").await {
+                // Without the definition nothing is bound.
+                Err(ApiError::NotFound(_)) => Ok(None),
+                Err(error) => Err(format!("cannot list TargetGroupBindings of {}: {error}", self.binding_api_version)),
+                Ok(_) => Err("TargetGroupBindings are not known yet".to_owned()),
+            };
         }
         let index = behind(namespace, service);
         let slices: Vec<Value> = context.stores.of(&resources::ENDPOINT_SLICE).by_index(&index);
