@@ -457,9 +457,8 @@ pub async fn fill(client: kube::Client, store: Arc<Store>, scope: Scope) {
 
 /// What the API server's refusal means, where that is plain.
 fn refusal(error: &watcher::Error, resource: &Resource) -> Option<String> {
-    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
-        return None;
-    };
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    let (InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error)) = error else { return None };
     let kube::Error::Api(status) = error else { return None };
     let (plural, api_version) = (&resource.plural, resource.api_version());
     match status.code {

@@ -211,6 +211,7 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_rea
     // The share of an overtaken version says nothing about the current step.
     let own = held.is_none();
     if let Some(before) = held {
+        pass.wake_after(VERIFY_SECONDS);
         weight = before.weight;
         canary_hash = before.pod_template_hash.unwrap_or_default();
     }

@@ -204,11 +204,15 @@ fn mebibytes(bytes: u64) -> f64 {
 /// Waits for a condition that is asked five times a second.
 pub async fn wait<F: Future<Output = Result<bool>>>(condition: impl Fn() -> F) -> Result<()> {
     let begun = Instant::now();
-    while !condition().await? {
+    loop {
+        let asked = Instant::now();
+        if condition().await? {
+            return Ok(());
+        }
         if begun.elapsed() > PATIENCE {
             bail!("not done after {PATIENCE:?}");
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // Looking at thousands of objects must not be what keeps the API server busy.
+        tokio::time::sleep((asked.elapsed() * 10).max(Duration::from_millis(200))).await;
     }
-    Ok(())
 }
