@@ -34,10 +34,15 @@ pub enum Kind {
     Ingress,
     Deployment,
     EndpointSlice,
+    VirtualService,
+    TrafficSplit,
+    TraefikService,
+    ApisixRoute,
+    Mapping,
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 10] = [
+pub const KINDS: [Kind; 15] = [
     Kind::Rollout,
     Kind::ReplicaSet,
     Kind::Service,
@@ -48,6 +53,11 @@ pub const KINDS: [Kind; 10] = [
     Kind::Ingress,
     Kind::Deployment,
     Kind::EndpointSlice,
+    Kind::VirtualService,
+    Kind::TrafficSplit,
+    Kind::TraefikService,
+    Kind::ApisixRoute,
+    Kind::Mapping,
 ];
 
 impl Kind {
@@ -67,16 +77,26 @@ impl Kind {
             Self::Ingress => "Ingress",
             Self::Deployment => "Deployment",
             Self::EndpointSlice => "EndpointSlice",
+            Self::VirtualService => "VirtualService",
+            Self::TrafficSplit => "TrafficSplit",
+            Self::TraefikService => "TraefikService",
+            Self::ApisixRoute => "ApisixRoute",
+            Self::Mapping => "Mapping",
         }
     }
 
-    fn api_version(self) -> &'static str {
+    pub fn api_version(self) -> &'static str {
         match self {
             Self::Service => "v1",
             Self::ReplicaSet | Self::Deployment => "apps/v1",
             Self::HttpRoute => "gateway.networking.k8s.io/v1",
             Self::Ingress => "networking.k8s.io/v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
+            Self::VirtualService => "networking.istio.io/v1alpha3",
+            Self::TrafficSplit => "split.smi-spec.io/v1alpha1",
+            Self::TraefikService => "traefik.io/v1alpha1",
+            Self::ApisixRoute => "apisix.apache.org/v2",
+            Self::Mapping => "getambassador.io/v2",
             _ => "argoproj.io/v1alpha1",
         }
     }

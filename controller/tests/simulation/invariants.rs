@@ -4,6 +4,7 @@
 //! What went away by itself a moment ago is forgiven: no cache can know it yet.
 
 use crate::cluster::{Actor, Id, Kind, Millis, ROLLOUT, World, int, label, text};
+use crate::meshes::{self, Mesh};
 use crate::platform::available;
 use crate::progress::{self, Progress};
 use serde_json::Value;
@@ -128,7 +129,17 @@ pub fn written(world: &mut World, actor: Actor, id: &Id, before: Option<&Value>,
         }
         (Kind::ReplicaSet, Some(before), None) => deleted(world, before),
         (Kind::Service, Some(before), Some(after)) => switched(world, &id.1, before, after),
-        (Kind::HttpRoute | Kind::Ingress, before, Some(after)) => routed(world, id, before, after),
+        (
+            Kind::HttpRoute
+            | Kind::Ingress
+            | Kind::VirtualService
+            | Kind::TrafficSplit
+            | Kind::TraefikService
+            | Kind::ApisixRoute
+            | Kind::Mapping,
+            before,
+            Some(after),
+        ) => routed(world, id, before, after),
         (Kind::Rollout, Some(before), Some(after)) => status(world, before, after),
         (Kind::Deployment, Some(before), Some(after)) => progress::taken_from(world, before, after),
         (Kind::Rollout | Kind::Service | Kind::HttpRoute | Kind::Deployment, _, None) => {
@@ -218,7 +229,8 @@ fn service_weights(world: &World) -> Vec<(String, i64)> {
             (text(canary, "/stableService").to_owned(), (max - weight) * 100 / max),
         ];
     }
-    Vec::new()
+    let mesh = canary.get("trafficRouting").and_then(Mesh::of);
+    mesh.map(|mesh| meshes::weights_now(world, mesh)).unwrap_or_default()
 }
 
 pub fn max_weight(world: &World) -> i64 {
@@ -513,14 +525,21 @@ fn two_at_most(world: &mut World) {
 }
 
 fn routed(world: &mut World, id: &Id, before: Option<&Value>, after: &Value) {
-    let weights: fn(&Value) -> Vec<(String, i64)> = if id.0 == Kind::HttpRoute {
-        route_weights
-    } else {
-        |i| {
-            let (weight, max) = ingress_weight(i);
+    let weights = |object: &Value| match id.0 {
+        Kind::HttpRoute => route_weights(object),
+        Kind::Ingress if !meshes::is_ours(&id.1) => {
+            let (weight, max) = ingress_weight(object);
             vec![("web-canary".to_owned(), weight), ("web-stable".to_owned(), max - weight)]
         }
+        _ => meshes::weights(id.0, &id.1, object).unwrap_or_default(),
     };
+    if id.0 != Kind::HttpRoute && before.is_some_and(|b| meshes::foreign(b) != meshes::foreign(after)) {
+        world.violated(format!("7: changed what is the user's in {} {}", id.0.as_str(), id.1));
+    }
+    if weights(after).is_empty() {
+        // A header route in an object of its own.
+        return;
+    }
     // Of an Ingress the roles are known, of a route the names.
     let canary = &world.rollout()["spec"]["strategy"]["canary"];
     let name = |service: String| match service.as_str() {
@@ -631,7 +650,12 @@ fn only_its_own(world: &mut World, id: &Id, before: Option<&Value>, after: &Valu
         Kind::ReplicaSet | Kind::AnalysisRun | Kind::Experiment => is_own(after),
         Kind::Service => ["web-canary", "web-stable", "web-active", "web-preview"].contains(&id.1.as_str()),
         Kind::HttpRoute => id.1 == "route",
-        Kind::Ingress => is_own(after),
+        Kind::Ingress
+        | Kind::VirtualService
+        | Kind::TrafficSplit
+        | Kind::TraefikService
+        | Kind::ApisixRoute
+        | Kind::Mapping => is_own(after) || meshes::is_ours(&id.1),
         Kind::Deployment => id.1 == text(world.rollout(), "/spec/workloadRef/name"),
         Kind::AnalysisTemplate | Kind::EndpointSlice => false,
     };
@@ -657,7 +681,12 @@ fn flips(world: &mut World, id: &Id, after: &Value) {
         }
         Kind::Service => fields.push(("selector", after["spec"]["selector"].to_string())),
         Kind::HttpRoute => fields.push(("weights", format!("{:?}", route_weights(after)))),
-        Kind::Ingress => fields.push(("weight", format!("{:?}", ingress_weight(after)))),
+        Kind::Ingress if !meshes::is_ours(&id.1) => {
+            fields.push(("weight", format!("{:?}", ingress_weight(after))));
+        }
+        _ if meshes::weights(id.0, &id.1, after).is_some() => {
+            fields.push(("weights", format!("{:?}", meshes::weights(id.0, &id.1, after))));
+        }
         Kind::Rollout => {
             for field in ["/status/stableRS", "/status/abort", "/status/promoteFull", "/status/currentStepIndex"] {
                 fields.push((field, after.pointer(field).unwrap_or(&Value::Null).to_string()));

@@ -5,6 +5,7 @@
 mod api;
 mod cluster;
 mod invariants;
+mod meshes;
 mod platform;
 mod process;
 mod progress;

@@ -2,6 +2,7 @@
 
 use crate::cluster::{Actor, Kind, ROLLOUT, World, int, label, text};
 use crate::invariants::{selected, shares};
+use crate::meshes::{MESHES, weights_now};
 use crate::platform::available;
 use crate::simulation::Simulation;
 use crate::{spec, users};
@@ -116,6 +117,30 @@ fn events_come_in_the_order_that_clients_compare() {
     assert_phase(&simulation, "Healthy", "");
     let finish = ["RolloutStepCompleted", "RolloutResumed", "ScalingReplicaSet", "RolloutCompleted"];
     assert_eq!(told(&mut simulation), finish);
+}
+
+/// What is drawn at random is drawn for each of them; here it is seen that their objects carry the weights.
+#[test]
+fn every_router_carries_the_weights_of_the_steps() {
+    for (mesh, name) in MESHES {
+        let mut strategy =
+            routed(&json!([{"setWeight": 20}, {"pause": {}}, {"setWeight": 60}, {"pause": {}}]), &json!({}));
+        strategy["canary"]["trafficRouting"] = mesh.routing();
+        let mut simulation = deployed(5, &strategy);
+        users::release(&mut simulation.world(), false);
+        for weight in [20, 60] {
+            simulation.run_for(WHILE);
+            assert_phase(&simulation, "Paused", "CanaryPauseStep");
+            assert_eq!(share_of_image(&simulation, "web:2"), weight, "{name}");
+            let now: i64 =
+                weights_now(&simulation.world(), mesh).iter().filter(|(s, _)| s == "web-canary").map(|(_, w)| w).sum();
+            assert_eq!(now, weight, "{name}");
+            users::promote(&mut simulation.world());
+        }
+        simulation.run_for(WHILE);
+        assert_phase(&simulation, "Healthy", "");
+        assert_eq!(share_of_image(&simulation, "web:2"), 100, "{name}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Rollouts drawn at random from the whole specification, and what has to be there for them.
 
 use crate::cluster::{Actor, Kind, ROLLOUT, World, text};
+use crate::meshes::{MESHES, Mesh};
 use crate::random::Random;
 use serde_json::{Value, json};
 
@@ -35,6 +36,23 @@ enum Router {
     None,
     Gateway,
     Nginx,
+    Mesh(Mesh),
+}
+
+impl Router {
+    fn knows_headers(self) -> bool {
+        match self {
+            Self::Mesh(mesh) => mesh.knows_headers(),
+            _ => self == Self::Gateway,
+        }
+    }
+
+    fn weighs_experiments(self) -> bool {
+        match self {
+            Self::Mesh(mesh) => mesh.weighs_experiments(),
+            _ => self == Self::Gateway,
+        }
+    }
 }
 
 fn step(random: &mut Random, router: Router) -> Value {
@@ -49,7 +67,7 @@ fn step(random: &mut Random, router: Router) -> Value {
         14 if routed => json!({"setCanaryScale": {"replicas": random.range(1, 6)}}),
         15 if routed => json!({"setCanaryScale": {"weight": random.pick(&[10, 25, 50, 100])}}),
         16 if routed => json!({"setCanaryScale": {"matchTrafficWeight": true}}),
-        17 if router == Router::Gateway => {
+        17 if router.knows_headers() => {
             let matches = json!([{"headerName": "x-canary", "headerValue": {"exact": "yes"}}]);
             let name = random.pick(&["header-one", "header-two"]);
             if random.percent(70) {
@@ -62,7 +80,7 @@ fn step(random: &mut Random, router: Router) -> Value {
             let matches = json!([{"path": {"prefix": "/mirrored"}}]);
             json!({"setMirrorRoute": {"name": "mirror", "match": matches, "percentage": random.pick(&[5, 100])}})
         }
-        18 if router == Router::Gateway => {
+        18 if router.weighs_experiments() => {
             let mut variant = json!({"name": "variant", "specRef": random.pick(&["canary", "stable"]), "replicas": 1});
             if random.percent(50) {
                 variant["weight"] = json!(5);
@@ -132,15 +150,15 @@ fn canary(random: &mut Random, router: Router) -> Value {
     if !routed {
         return canary;
     }
-    canary["trafficRouting"] = if router == Router::Gateway {
-        json!({
+    canary["trafficRouting"] = match router {
+        Router::Mesh(mesh) => mesh.routing(),
+        Router::Gateway => json!({
             "plugins": {"argoproj-labs/gatewayAPI": {"httpRoute": "route", "namespace": crate::cluster::NAMESPACE}},
             "managedRoutes": [{"name": "header-one"}, {"name": "header-two"}, {"name": "mirror"}],
-        })
-    } else {
-        json!({"nginx": {"stableIngress": "ingress"}})
+        }),
+        _ => json!({"nginx": {"stableIngress": "ingress"}}),
     };
-    if random.percent(15) {
+    if !matches!(router, Router::Mesh(_)) && random.percent(15) {
         canary["trafficRouting"]["maxTrafficWeight"] = json!(1000);
     }
     if router == Router::Gateway && random.percent(15) {
@@ -216,7 +234,11 @@ pub fn rollout(replicas: i64, strategy: &Value) -> Value {
 
 fn strategy(random: &mut Random) -> Value {
     match random.range(0, 9) {
-        0..=2 => json!({"canary": canary(random, Router::None)}),
+        0..=1 => json!({"canary": canary(random, Router::None)}),
+        2 => {
+            let (mesh, _) = random.pick(&MESHES);
+            json!({"canary": canary(random, Router::Mesh(mesh))})
+        }
         3..=5 => json!({"canary": canary(random, Router::Gateway)}),
         6 => json!({"canary": canary(random, Router::Nginx)}),
         _ => json!({"blueGreen": blue_green(random)}),
@@ -272,7 +294,7 @@ pub fn change_steps(world: &mut World) {
     let router = match canary.get("trafficRouting") {
         None => Router::None,
         Some(routing) if routing.get("nginx").is_some() => Router::Nginx,
-        Some(_) => Router::Gateway,
+        Some(routing) => Mesh::of(routing).map_or(Router::Gateway, Router::Mesh),
     };
     let steps = steps(&mut world.random, router);
     crate::users::patch_rollout(world, "", &json!({"spec": {"strategy": {"canary": {"steps": steps}}}}));
@@ -334,6 +356,9 @@ pub fn furnish(world: &mut World, rollout: &Value) {
         "spec": {"rules": [{"host": "web.example.com", "http": {"paths": [path("web-stable")]}}]},
     });
     let _ = world.create(Actor::User, Kind::Ingress, &ingress);
+    if let Some(mesh) = rollout.pointer("/spec/strategy/canary/trafficRouting").and_then(Mesh::of) {
+        mesh.furnish(world);
+    }
     let check = json!({
         "metadata": {"name": "check"},
         "spec": {"metrics": [{
