@@ -175,7 +175,18 @@ fn a_user_pauses_goes_back_and_restarts() -> Result<()> {
         scene.told("Rollout", "web", "SkipSteps", "Rollback to stable").await?;
         scene.sizes("web", &[(2, 0), (3, 2)]).await?;
 
-        // New pods of the same revision. An eviction takes one pod at a time.
+        // New pods of the same revision. An eviction takes one pod at a time. A pod made in the second of the restart is
+        // not older than that.
+        scene
+            .until("a second that no pod was made in", async || {
+                let now = jiff::Timestamp::now().to_string();
+                for pod in scene.list("v1", "Pod").await? {
+                    let made = pod["metadata"]["creationTimestamp"].as_str().unwrap_or_default();
+                    ensure!(made.get(..19) < now.get(..19), "{made}");
+                }
+                Ok(())
+            })
+            .await?;
         let before = scene.pods().await?;
         let said = scene.plugin(&["restart", "web"])?;
         assert!(said.contains("restarts in"), "{said}");
