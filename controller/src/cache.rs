@@ -103,7 +103,7 @@ pub struct Store {
 enum Listing {
     /// Under way.
     Open,
-    /// The API server refused it so far: there is no such kind, or no right to see it.
+    /// The API server refuses it: there is no such kind, or no right to see it.
     Refused,
     /// Complete.
     Done,
@@ -441,13 +441,16 @@ pub async fn fill(client: kube::Client, store: Arc<Store>, scope: Scope) {
                 }
             }
             Err(error) => {
-                store.list_refused();
                 let text = crate::api::error_chain(&error);
+                let (refused, plain) = refusal(&error, resource);
+                if refused {
+                    store.list_refused();
+                }
                 // An expired version is part of a watch's life: the list that follows mends it.
                 if text.contains("Expired") || text.contains("too old") {
                     tracing::debug!(kind = %resource.kind, error = text, "Watch starts over.");
                 } else if !std::mem::replace(&mut failing, true) {
-                    let error = refusal(&error, resource).unwrap_or(text);
+                    let error = plain.unwrap_or(text);
                     tracing::warn!(kind = %resource.kind, error, "Cannot watch; trying again with a growing delay.");
                 }
             }
@@ -455,17 +458,17 @@ pub async fn fill(client: kube::Client, store: Arc<Store>, scope: Scope) {
     }
 }
 
-/// What the API server's refusal means, where that is plain.
-fn refusal(error: &watcher::Error, resource: &Resource) -> Option<String> {
+/// Whether the API server refuses the kind for good, and what its answer means where that is plain.
+fn refusal(error: &watcher::Error, resource: &Resource) -> (bool, Option<String>) {
     use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
-    let (InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error)) = error else { return None };
-    let kube::Error::Api(status) = error else { return None };
-    let (plural, api_version) = (&resource.plural, resource.api_version());
-    match status.code {
-        404 => Some(format!("the cluster does not serve {plural} of {api_version}")),
-        403 => Some(format!("no right to list and watch {plural} of {api_version}: {}", status.message)),
-        429 | 500..=599 => Some(format!("the API server answered {}: {}", status.code, status.message)),
-        _ => None,
+    let (InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error)) = error else { return (false, None) };
+    let kube::Error::Api(status) = error else { return (false, None) };
+    let (plural, api_version, code, message) = (&resource.plural, resource.api_version(), status.code, &status.message);
+    match code {
+        404 => (true, Some(format!("the cluster does not serve {plural} of {api_version}"))),
+        403 => (true, Some(format!("no right to list and watch {plural} of {api_version}: {message}"))),
+        429 | 500..=599 => (false, Some(format!("the API server answered {code}: {message}"))),
+        _ => (false, None),
     }
 }
 

@@ -11,6 +11,7 @@ mod process;
 mod progress;
 mod random;
 mod scenarios;
+mod shares;
 mod simulation;
 mod spec;
 mod users;

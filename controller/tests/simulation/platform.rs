@@ -212,7 +212,7 @@ pub fn delete_pod(world: &mut World, name: &str) {
 fn gateway(world: &mut World, name: &str) {
     let Some(route) = world.get(Kind::HttpRoute, name) else { return };
     let generation = int(route, "/metadata/generation");
-    let taken = crate::invariants::route_weights(route);
+    let taken = crate::shares::route_weights(route);
     world.invariants.taken = taken;
     let condition = |kind: &str, reason: &str| {
         json!({

@@ -2,8 +2,9 @@
 //! before anybody relies on them, and the time for which the old version stays.
 
 use crate::cluster::{Kind, Millis, World, int, label, text};
-use crate::invariants::{BLIND, is_first, is_own, is_routed, max_weight, selected};
+use crate::invariants::{BLIND, is_first, is_own};
 use crate::platform::available;
+use crate::shares::{is_routed, max_weight, selected};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use tidegate_controller::rollout::{Action, Decision, Snapshot};

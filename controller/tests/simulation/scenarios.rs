@@ -1,9 +1,9 @@
 //! Scenes that have to go one way only, and the troubles of the peers' users.
 
 use crate::cluster::{Actor, Kind, ROLLOUT, World, int, label, text};
-use crate::invariants::{selected, shares};
 use crate::meshes::{MESHES, weights_now};
 use crate::platform::available;
+use crate::shares::{selected, shares};
 use crate::simulation::Simulation;
 use crate::{spec, users};
 use serde_json::{Value, json};

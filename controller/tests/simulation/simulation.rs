@@ -1,10 +1,10 @@
 //! One run: a cluster, a controller, people, faults, and then the calm in which everything has to come to rest.
 
 use crate::cluster::{FaultRates, Happening, Kind, Millis, World, int, text};
-use crate::invariants;
 use crate::platform::{available, is_bad};
 use crate::process::{Outcome, Process};
 use crate::random::Random;
+use crate::shares::{selected, shares};
 use crate::{spec, users};
 use serde_json::Value;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -235,7 +235,7 @@ impl Simulation {
 }
 
 fn all_on_stable(world: &mut World, stable: &str, what: &str) {
-    for (hash, share) in invariants::shares(world) {
+    for (hash, share) in shares(world) {
         if hash != stable && share > 0 {
             world.violated(format!("{what}, but {hash} has {share} % of the traffic, not {stable}"));
         }
@@ -244,7 +244,7 @@ fn all_on_stable(world: &mut World, stable: &str, what: &str) {
     if let Some(canary) = rollout.pointer("/spec/strategy/canary") {
         for field in ["canaryService", "stableService"] {
             let Some(service) = canary[field].as_str() else { continue };
-            let hash = invariants::selected(world, service);
+            let hash = selected(world, service);
             let empty = int(&rollout, "/spec/replicas") == 0;
             if hash != stable && !empty {
                 world.violated(format!("{what}, but Service {service} selects {hash:?}, not {stable}"));

@@ -9,7 +9,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 use tidegate_e2e::{Load, run};
 
-use crate::rollout_traffic::{self, weights};
+use crate::rollout_traffic;
 use crate::scene::{self, Scene};
 
 const ARGO: &str = "argoproj.io/v1alpha1";
@@ -177,13 +177,7 @@ fn a_background_analysis_takes_an_update_back_and_no_user_notices() -> Result<()
         let wanted = "RolloutAborted: Rollout aborted update to revision 2: Background analysis phase error/failed: \
                       Metric \"level\" assessed Failed due to failed (3) > failureLimit (2)";
         assert_eq!(message, wanted);
-        scene
-            .until("all traffic on the stable version", async || {
-                let found = weights(&scene, "web").await?;
-                ensure!(found == [("web-stable".to_owned(), 100), ("web-canary".to_owned(), 0)], "{found:?}");
-                Ok(())
-            })
-            .await?;
+        rollout_traffic::all_on_stable(&scene).await?;
         scene.share_is(&load, "2", 0.0).await?;
         scene.sizes("web", &[(1, 2), (2, 0)]).await?;
 

@@ -4,10 +4,9 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tidegate_e2e::load::RunningLoad;
-use tidegate_e2e::traefik::GATEWAY;
 use tidegate_e2e::{Load, run, wait_for};
 
-use crate::rollout_traffic::{self, GATEWAY_API, weights};
+use crate::rollout_traffic::{self, weights};
 use crate::scene::{self, SOON, Scene, phase_is};
 
 async fn users(scene: &Scene) -> Result<RunningLoad> {
@@ -159,17 +158,8 @@ fn a_deployment_hands_over_pod_by_pod() -> Result<()> {
             }))
             .await?;
         scene.apply(scene::service("web", "web")).await?;
-        let (namespace, gateway) = GATEWAY;
-        scene
-            .apply(json!({
-                "apiVersion": GATEWAY_API, "kind": "HTTPRoute", "metadata": {"name": "web", "labels": {}},
-                "spec": {
-                    "parentRefs": [{"name": gateway, "namespace": namespace}],
-                    "hostnames": [scene.host()],
-                    "rules": [{"backendRefs": [{"name": "web", "port": 80}]}],
-                },
-            }))
-            .await?;
+        let rules = json!([{"backendRefs": [{"name": "web", "port": 80}]}]);
+        scene.apply(rollout_traffic::route(&scene, "HTTPRoute", "web", rules)).await?;
         scene
             .until("the Deployment's pods", async || {
                 let deployment = scene.get("apps/v1", "Deployment", "web").await?;

@@ -200,20 +200,11 @@ fn grpc_calls_are_split_and_led_like_requests() -> Result<()> {
         for name in ["web-stable", "web-canary"] {
             scene.apply(scene::service(name, "web")).await?;
         }
-        let (namespace, gateway) = GATEWAY;
-        scene
-            .apply(json!({
-                "apiVersion": GATEWAY_API, "kind": "GRPCRoute", "metadata": {"name": "web", "labels": {}},
-                "spec": {
-                    "parentRefs": [{"name": gateway, "namespace": namespace}],
-                    "hostnames": [scene.host()],
-                    "rules": [{
-                        "matches": [{"method": {"service": "tidegate.test.Server", "method": "Answer"}}],
-                        "backendRefs": [{"name": "web-stable", "port": 80}, {"name": "web-canary", "port": 80, "weight": 0}],
-                    }],
-                },
-            }))
-            .await?;
+        let rules = json!([{
+            "matches": [{"method": {"service": "tidegate.test.Server", "method": "Answer"}}],
+            "backendRefs": [{"name": "web-stable", "port": 80}, {"name": "web-canary", "port": 80, "weight": 0}],
+        }]);
+        scene.apply(rollout_traffic::route(&scene, "GRPCRoute", "web", rules)).await?;
         let strategy = json!({"canary": {
             "stableService": "web-stable", "canaryService": "web-canary",
             "abortScaleDownDelaySeconds": 2, "scaleDownDelaySeconds": 2,

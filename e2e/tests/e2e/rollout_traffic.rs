@@ -11,19 +11,29 @@ use crate::scene::{self, SOON, Scene, phase_is};
 
 pub const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
 
-/// An HTTPRoute over both Services, with all traffic on the stable one as users write it.
-fn route(scene: &Scene, name: &str, host: &str) -> Value {
+/// A route of this kind for the scene's host, at Traefik's Gateway.
+pub fn route(scene: &Scene, kind: &str, name: &str, rules: Value) -> Value {
     let (namespace, gateway) = GATEWAY;
-    let backend = |suffix: &str, weight: u32| json!({"name": format!("{name}-{suffix}"), "port": 80, "weight": weight});
     json!({
-        "apiVersion": GATEWAY_API, "kind": "HTTPRoute",
+        "apiVersion": GATEWAY_API, "kind": kind,
         "metadata": {"name": name, "namespace": scene.name(), "labels": {}},
         "spec": {
             "parentRefs": [{"name": gateway, "namespace": namespace}],
-            "hostnames": [host],
-            "rules": [{"backendRefs": [backend("stable", 100), backend("canary", 0)]}],
+            "hostnames": [scene.host()],
+            "rules": rules,
         },
     })
+}
+
+/// Waits until the route `web` gives everything to the stable Service.
+pub async fn all_on_stable(scene: &Scene) -> Result<()> {
+    scene
+        .until("all traffic on the stable version", async || {
+            let found = weights(scene, "web").await?;
+            ensure!(found == [("web-stable".to_owned(), 100), ("web-canary".to_owned(), 0)], "{found:?}");
+            Ok(())
+        })
+        .await
 }
 
 /// A Rollout that moves traffic in the HTTPRoute of its name.
@@ -51,7 +61,10 @@ pub async fn prepare(scene: &Scene, name: &str) -> Result<()> {
     for suffix in ["stable", "canary"] {
         scene.apply(scene::service(&format!("{name}-{suffix}"), name)).await?;
     }
-    scene.apply(route(scene, name, &scene.host())).await
+    // All traffic on the stable one, as users write it.
+    let backend = |suffix: &str, weight: u32| json!({"name": format!("{name}-{suffix}"), "port": 80, "weight": weight});
+    let rules = json!([{"backendRefs": [backend("stable", 100), backend("canary", 0)]}]);
+    scene.apply(route(scene, "HTTPRoute", name, rules)).await
 }
 
 /// Names and weights of the route's first rule.
@@ -92,13 +105,7 @@ fn users_get_the_share_of_each_step_and_no_error() -> Result<()> {
         // Taken back: all traffic first, then the pods, which stay for their time.
         scene.plugin(&["abort", "web"])?;
         scene.phase("web", "Degraded").await?;
-        scene
-            .until("all traffic on the stable version", async || {
-                let found = weights(&scene, "web").await?;
-                ensure!(found == [("web-stable".to_owned(), 100), ("web-canary".to_owned(), 0)], "{found:?}");
-                Ok(())
-            })
-            .await?;
+        all_on_stable(&scene).await?;
         scene.share_is(&load, "2", 0.0).await?;
         scene.sizes("web", &[(1, 2), (2, 0)]).await?;
 
