@@ -483,9 +483,12 @@ fn complete(resource: &Resource, object: Watched) -> Value {
 /// Hears of every change of any kind.
 type KindHandler = Arc<dyn Fn(&Resource, Change<'_>) + Send + Sync>;
 
+/// The client through which a kind is watched; `None` when it cannot be.
+pub type ClientOf = Box<dyn Fn(&Resource) -> Option<kube::Client> + Send + Sync>;
+
 /// Stores for kinds that are watched only once something uses them.
 pub struct OnDemand {
-    client: Option<kube::Client>,
+    client: Option<ClientOf>,
     namespace: String,
     stores: Mutex<BTreeMap<Resource, Arc<Store>>>,
     on_change: RwLock<Vec<KindHandler>>,
@@ -495,7 +498,7 @@ pub struct OnDemand {
 impl OnDemand {
     /// Watches through `client` in `namespace` (empty for all). Without a client nothing is watched; what
     /// [`Store::apply`] puts in is all there is. `index` gives the keys of an object of any kind, as in [`Store::new`].
-    pub fn new(client: Option<kube::Client>, namespace: &str, index: fn(&Value) -> Vec<String>) -> Arc<Self> {
+    pub fn new(client: Option<ClientOf>, namespace: &str, index: fn(&Value) -> Vec<String>) -> Arc<Self> {
         Arc::new(Self {
             client,
             index,
@@ -522,11 +525,12 @@ impl OnDemand {
             store.on_change(move |change| handler(&resource, change));
         }
         stores.insert(resource.clone(), Arc::clone(&store));
-        match &self.client {
-            Some(client) => {
+        match self.client.as_ref().map(|client| client(resource)) {
+            Some(Some(client)) => {
                 let scope = Scope { namespace: self.namespace.clone(), labels: String::new() };
-                tokio::spawn(fill(client.clone(), Arc::clone(&store), scope));
+                tokio::spawn(fill(client, Arc::clone(&store), scope));
             }
+            Some(None) => store.list_refused(),
             None => store.list_done(),
         }
         store

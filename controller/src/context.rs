@@ -1,7 +1,7 @@
 //! What every reconciler works with: the API, the stores, the recorder of events.
 
 use crate::api::{Api, ApiResult, PatchCall, PatchKind, Propagation, Resource, resources};
-use crate::cache::{Change, Key, OnDemand, Store, key_of};
+use crate::cache::{Change, ClientOf, Key, OnDemand, Store, key_of};
 use crate::events::Recorder;
 use crate::options::ControllerOptions;
 use serde_json::Value;
@@ -142,7 +142,7 @@ fn rollout_index(object: &Value) -> Vec<String> {
 
 impl Stores {
     /// Empty stores. With a client, kinds that are asked for later are watched through it.
-    pub fn new(client: Option<kube::Client>, namespace: &str) -> Self {
+    pub fn new(client: Option<ClientOf>, namespace: &str) -> Self {
         Self {
             rollouts: Store::indexed_by_spec(resources::ROLLOUT, rollout_index),
             replica_sets: Store::new(resources::REPLICA_SET, replica_set_index),

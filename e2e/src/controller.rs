@@ -8,8 +8,6 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Api;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -116,18 +114,8 @@ impl TestNamespace {
 
 /// Applies the CustomResourceDefinitions of this working tree and waits until the API server has them.
 pub async fn install_crds(client: &kube::Client) -> Result<()> {
-    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     for definition in tidegate_crds::manifests::all() {
-        let name = definition["metadata"]["name"].as_str().context("a definition has a name")?.to_owned();
-        crate::apply::apply(client, &definition).await?;
-        crate::wait_for(&format!("{name} to be served"), Duration::from_secs(30), async || {
-            let status = definitions.get(&name).await?.status.unwrap_or_default();
-            let conditions = status.conditions.unwrap_or_default();
-            let served = conditions.iter().any(|found| found.type_ == "Established" && found.status == "True");
-            anyhow::ensure!(served, "conditions {conditions:?}");
-            Ok(())
-        })
-        .await?;
+        crate::apply::define(client, &definition).await?;
     }
     Ok(())
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::DynamicObject;
 use kube::core::{ApiResource, GroupVersionKind};
@@ -92,21 +91,10 @@ fn token(state: &StateDir) -> Result<String> {
 
 async fn install_kinds(client: &kube::Client, gateway_api: &Path) -> Result<()> {
     let mut definitions = gateway_definitions(gateway_api)?;
-    definitions.extend(OWN_KINDS.iter().map(|(kind, plural)| own_definition(kind, plural)));
+    let own = |(kind, plural): &(&str, &str)| crate::apply::definition("traefik.io", "v1alpha1", kind, plural);
+    definitions.extend(OWN_KINDS.iter().map(own));
     for definition in &definitions {
-        crate::apply::apply(client, definition).await?;
-    }
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for definition in &definitions {
-        let name = definition["metadata"]["name"].as_str().context("a definition has a name")?;
-        crate::wait_for(&format!("{name} to be served"), Duration::from_secs(30), async || {
-            let found = api.get(name).await?;
-            let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
-            let served = conditions.iter().any(|found| found.type_ == "Established" && found.status == "True");
-            anyhow::ensure!(served, "conditions {conditions:?}");
-            Ok(())
-        })
-        .await?;
+        crate::apply::define(client, definition).await?;
     }
     install_gateway(client).await
 }
@@ -129,22 +117,6 @@ fn gateway_definitions(directory: &Path) -> Result<Vec<Value>> {
         }
     }
     Ok(definitions)
-}
-
-/// A definition of one of Traefik's kinds that takes whatever Traefik itself understands.
-fn own_definition(kind: &str, plural: &str) -> Value {
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": format!("{plural}.traefik.io")},
-        "spec": {
-            "group": "traefik.io", "scope": "Namespaced",
-            "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
-            "versions": [{"name": "v1alpha1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
-                "type": "object",
-                "properties": {"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
-            }}}],
-        },
-    })
 }
 
 async fn install_gateway(client: &kube::Client) -> Result<()> {

@@ -22,7 +22,7 @@ pub(crate) struct Position {
 }
 
 pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary) {
-    let at = position(pass, canary);
+    let mut at = position(pass, canary);
     pass.status.current_step_index = (at.count > 0).then_some(at.index as i32);
     let routed = canary.traffic_routing.is_some();
 
@@ -46,12 +46,19 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary) {
     let routing = traffic::run(pass, canary, at, counts_reached);
     experiments::run(pass, canary, at);
     analyses::canary(pass, canary, at);
+    let mut done = at;
     if !halted && !pass.status.abort {
-        advance(pass, canary, at, counts_reached, &routing);
+        done.index = advance(pass, canary, at, counts_reached, &routing);
     }
     if pass.status.abort && !pass.promoted() {
         pass.status.current_step_index = (at.count > 0).then_some(0);
         pass.clear_pauses();
+    }
+    // Pods stand as all steps want them if the last one wanted no less. With routes a pass of their own takes back what
+    // the steps set.
+    let all = counts_reached && replicas::weight_at(canary, at.index) == replicas::weight_at(canary, at.count);
+    if !routed && all {
+        at = done;
     }
     promote_when_done(pass, canary, at, counts_reached, &routing);
 }
@@ -323,8 +330,14 @@ pub(crate) fn select(pass: &mut Pass<'_>, name: &str, from: &str, to: &str) {
     pass.act_telling(Stage::Traffic, action, Event::normal("SwitchService", message));
 }
 
-/// Moves on from the current step, and over all that are done at once.
-fn advance(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_reached: bool, routing: &traffic::Outcome) {
+/// Moves on from the current step, and over all that are done at once; gives the one that is current then.
+fn advance(
+    pass: &mut Pass<'_>,
+    canary: &Canary,
+    at: Position,
+    counts_reached: bool,
+    routing: &traffic::Outcome,
+) -> usize {
     let mut index = at.index;
     while let Some(step) = replicas::steps(canary).get(index) {
         let first = index == at.index;
@@ -361,6 +374,7 @@ fn advance(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_reached: b
         // What the next step needs (pods, runs) is made by the next pass, which the status write brings.
         pass.wake_at(pass.now);
     }
+    index
 }
 
 /// The background analysis starts with the step at `index`.

@@ -16,6 +16,8 @@ const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 const ABORTED: &str = "RolloutAborted";
 const DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
+/// Reason of Progressing while pods come and go.
+pub(crate) const MOVING: &str = "ReplicaSetUpdated";
 const DONE: &str = "NewReplicaSetAvailable";
 
 /// The condition of this type.
@@ -306,7 +308,7 @@ fn progress(pass: &mut Pass<'_>, paused: bool, healthy: bool) {
     let done_before = reason_is(&pass.status, DONE);
     let new_replica_set = pass.new_rs().is_none();
     if moved && !new_replica_set {
-        set(pass, PROGRESSING, "True", "ReplicaSetUpdated", &format!("ReplicaSet {name:?} is progressing."), true);
+        set(pass, PROGRESSING, "True", MOVING, &format!("ReplicaSet {name:?} is progressing."), true);
         return;
     }
     if done_before && pass.promoted() {

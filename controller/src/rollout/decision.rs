@@ -1,5 +1,6 @@
 //! What is to be done about one Rollout.
 
+use super::conditions::MOVING;
 use crate::events::Event;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
@@ -43,6 +44,11 @@ impl Decision {
         status.message.clone_from(&before.message);
         for (condition, old) in status.conditions.iter_mut().zip(&before.conditions) {
             condition.last_update_time.clone_from(&old.last_update_time);
+            // That pods of a version have begun to come.
+            if condition.reason == MOVING && condition.status == old.status {
+                condition.reason.clone_from(&old.reason);
+                condition.message.clone_from(&old.message);
+            }
         }
         status == *before
     }

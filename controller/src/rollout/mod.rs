@@ -17,6 +17,7 @@ mod metrics;
 pub mod observe;
 mod pass;
 pub mod patience;
+pub mod primary;
 mod release;
 pub mod replicas;
 mod restart;

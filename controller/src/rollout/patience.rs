@@ -8,11 +8,22 @@ use tidegate_crds::rollout::RolloutStatus;
 
 /// For how long a status that differs only in its counts may wait for more of its kind.
 const COUNTS_WAIT: SignedDuration = SignedDuration::from_millis(500);
+/// How much longer for each other one that waits: where hundreds of Rollouts are updated at the same time, the API server
+/// has better to do than to take down every pod that came.
+const FOR_EACH_OTHER: SignedDuration = SignedDuration::from_millis(50);
+/// The longest.
+const COUNTS_WAIT_MAX: SignedDuration = SignedDuration::from_secs(5);
 
-/// Which Rollouts have counts that wait to be written, and since when.
+/// Which Rollouts have counts that wait to be written, and until when.
 #[derive(Debug, Default)]
 pub struct Patience {
-    since: HashMap<Key, Timestamp>,
+    waiting: HashMap<Key, Wait>,
+}
+
+#[derive(Debug)]
+struct Wait {
+    since: Timestamp,
+    until: Timestamp,
 }
 
 impl Patience {
@@ -28,18 +39,22 @@ impl Patience {
             self.forget(key);
             return None;
         }
-        let waited = now.duration_since(*self.since.entry(key.clone()).or_insert(now));
-        if waited >= COUNTS_WAIT || waited.is_negative() {
+        let others = i32::try_from(self.waiting.len()).unwrap_or(i32::MAX);
+        let wait = self.waiting.entry(key.clone()).or_insert_with(|| {
+            let length = COUNTS_WAIT.saturating_add(FOR_EACH_OTHER.saturating_mul(others)).min(COUNTS_WAIT_MAX);
+            Wait { since: now, until: now.saturating_add(length).unwrap_or(now) }
+        });
+        if now >= wait.until || now < wait.since {
             self.forget(key);
             return None;
         }
         decision.status = before.clone();
-        Some(COUNTS_WAIT - waited)
+        Some(wait.until.duration_since(now))
     }
 
     /// Nothing waits any more.
     pub fn forget(&mut self, key: &Key) {
-        self.since.remove(key);
+        self.waiting.remove(key);
     }
 }
 
@@ -69,8 +84,24 @@ mod tests {
         let mut healthy = ready(5, "Healthy");
         assert_eq!(patience.hold(&key, &mut healthy, &before, at(610)), None);
         assert_eq!(healthy.status.ready_replicas, Some(5));
-        assert!(patience.since.is_empty());
+        assert!(patience.waiting.is_empty());
         let mut same = Decision { status: before.clone(), ..Decision::default() };
         assert_eq!(patience.hold(&key, &mut same, &before, at(700)), None);
+    }
+
+    #[test]
+    fn counts_of_many_wait_longer_but_not_for_ever() {
+        let mut patience = Patience::default();
+        let (before, now) = (RolloutStatus::default(), Timestamp::from_second(1_800_000_000).unwrap());
+        let mut wait = |number: i32| {
+            let status = RolloutStatus { ready_replicas: Some(1), ..RolloutStatus::default() };
+            let mut decision = Decision { status, ..Decision::default() };
+            patience.hold(&Key::new("shop", &number.to_string()), &mut decision, &before, now)
+        };
+        let waits: Vec<_> = (0..300).map(&mut wait).collect();
+        assert_eq!(waits[0], Some(COUNTS_WAIT));
+        assert_eq!(waits[20], Some(SignedDuration::from_millis(1500)));
+        assert_eq!(waits[299], Some(COUNTS_WAIT_MAX));
+        assert_eq!(wait(0), Some(COUNTS_WAIT), "it keeps the time that it was given");
     }
 }

@@ -40,7 +40,7 @@ pub(crate) async fn service(context: &Context, key: &Key) -> Result<Next, Failur
 
 /// A DestinationRule of Istio.
 pub(crate) async fn destination_rule(context: &Context, options: &RouterOptions, key: &Key) -> Result<Next, Failure> {
-    let api_version = format!("networking.istio.io/{}", options.istio_api_version);
+    let api_version = format!("{}/{}", super::primary::ISTIO, options.istio_api_version);
     let resource = Resource::named(&api_version, "DestinationRule", "destinationrules", true);
     let store = context.stores.of(&resource);
     if !store.is_synced() {

@@ -11,7 +11,7 @@ use crate::events::Event;
 use std::collections::BTreeMap;
 use tidegate_crds::OwnerReference;
 use tidegate_crds::rollout::{Canary, Rollout, SetHeaderRoute, SetMirrorRoute, TrafficWeights, WeightDestination};
-use tidegate_traffic::Input;
+use tidegate_traffic::{Destination, Input, Plan, Router, RouterError};
 
 /// Seconds after which a weight that the data plane has not taken is looked at again.
 const VERIFY_SECONDS: i64 = 10;
@@ -179,11 +179,34 @@ pub(crate) fn held(pass: &Pass<'_>, canary: &Canary) -> Option<WeightDestination
     (shrunk || !reached).then(|| before.clone())
 }
 
+/// What the routers are to carry.
+struct Wanted {
+    /// Of the canary.
+    weight: i32,
+    canary_hash: String,
+    stable_hash: String,
+    additional: Vec<Destination>,
+    headers: Vec<SetHeaderRoute>,
+    mirrors: Vec<SetMirrorRoute>,
+    /// It is for the current version; not for one that was overtaken and keeps its share, which says nothing about the
+    /// current step.
+    own: bool,
+}
+
+/// What one router does about it.
+struct Planned {
+    plan: Plan,
+    weights: TrafficWeights,
+    /// Every Service that gets more has endpoints.
+    reached: bool,
+}
+
 /// Brings the routers in line.
 pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_reached: bool) -> Outcome {
     let settled = Outcome { settled: true, taken: true };
     if canary.traffic_routing.is_none() {
-        record_share(pass);
+        // Without a router the weight is the share of pods; there is nothing to record.
+        pass.status.canary.weights = None;
         return settled;
     }
     let first = pass.promoted() && pass.status.canary.weights.is_none();
@@ -191,34 +214,62 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_rea
         // The routes may be carrying another workload's traffic: they wait for all pods, as the Services do.
         return settled;
     }
-    let routers = match tidegate_traffic::routers(
-        pass.rollout().name(),
-        pass.rollout().namespace(),
-        canary,
-        &pass.snapshot.router_options,
-    ) {
-        Ok(routers) => routers,
+    let rollout = pass.rollout();
+    let routers = tidegate_traffic::routers(rollout.name(), rollout.namespace(), canary, &pass.snapshot.router_options);
+    let wanted = wanted(pass, canary, at, counts_reached);
+    let planned = routers.and_then(|routers| {
+        routers.iter().map(|router| plan(pass, canary, router.as_ref(), &wanted)).collect::<Result<Vec<_>, _>>()
+    });
+    let planned = match planned {
+        Ok(planned) => planned,
         Err(error) => return failed(pass, &error),
     };
-    let max = replicas::max_weight(canary);
-    let mut weight = weight(pass, canary, at, counts_reached);
-    let recorded = pass.status.canary.weights.clone();
-    let stable_hash = pass.stable_hash().to_owned();
-    let promoted = pass.promoted();
-    let gone = promoted || (pass.status.abort && weight == 0);
-    let mut canary_hash = if gone { stable_hash.clone() } else { pass.hash.clone() };
-    let held = held(pass, canary);
-    // The share of an overtaken version says nothing about the current step.
-    let own = held.is_none();
-    if let Some(before) = held {
-        pass.wake_after(VERIFY_SECONDS);
-        weight = before.weight;
-        canary_hash = before.pod_template_hash.unwrap_or_default();
+    // What the status tells is what the first router does.
+    let Some(weights) = planned.first().map(|first| first.weights.clone()) else { return settled };
+    let reached = planned.iter().all(|p| p.reached);
+    let (mut verified, mut pending) = (None, None);
+    for Planned { plan, .. } in planned {
+        if let Some(answer) = plan.verified {
+            verified = Some(verified.unwrap_or(true) && answer);
+        }
+        pending = pending.or(plan.pending.clone());
+        carry_out(pass, plan);
     }
-    let additional = super::experiments::destinations(pass, canary, at);
+    let weight = weights.canary.weight;
+    record(pass, canary, TrafficWeights { verified, ..weights });
+    let taken = verified != Some(false);
+    if !taken {
+        pass.because(pending.unwrap_or_else(|| "the data plane has not taken the weight yet".to_owned()));
+        pass.wake_after(VERIFY_SECONDS);
+    }
+    let asked = if pass.promoted() || pass.status.abort { 0 } else { replicas::weight_at(canary, at.index) };
+    Outcome { settled: taken && reached && weight == asked && wanted.own, taken }
+}
+
+fn wanted(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_reached: bool) -> Wanted {
+    let (promoted, abort) = (pass.promoted(), pass.status.abort);
+    let stable_hash = pass.stable_hash().to_owned();
+    let (weight, canary_hash, own) = match held(pass, canary) {
+        Some(before) => {
+            pass.wake_after(VERIFY_SECONDS);
+            (before.weight, before.pod_template_hash.unwrap_or_default(), false)
+        }
+        None => {
+            let weight = weight(pass, canary, at, counts_reached);
+            let gone = promoted || (abort && weight == 0);
+            (weight, if gone { stable_hash.clone() } else { pass.hash.clone() }, true)
+        }
+    };
     let no_canary = pass.new_rs().is_none_or(|rs| rs.available == 0);
-    let clean = promoted || pass.status.abort || pass.status.promote_full || no_canary;
+    let clean = promoted || abort || pass.status.promote_full || no_canary;
     let (headers, mirrors) = if clean { Default::default() } else { managed_routes(canary, at) };
+    let additional = super::experiments::destinations(pass, canary, at);
+    Wanted { weight, canary_hash, stable_hash, additional, headers, mirrors, own }
+}
+
+fn plan(pass: &mut Pass<'_>, canary: &Canary, router: &dyn Router, wanted: &Wanted) -> Result<Planned, RouterError> {
+    let services = services(pass, canary, router.name());
+    let (weight, reached) = within_reach(pass, &services, wanted);
     let rollout = pass.rollout();
     let owner = OwnerReference {
         api_version: tidegate_crds::API_VERSION.to_owned(),
@@ -228,102 +279,80 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_rea
         controller: Some(true),
         block_owner_deletion: Some(true),
     };
-    let mut verified = None;
-    let mut pending = None;
-    let mut plans = Vec::new();
-    // Every Service that gets more has endpoints.
-    let mut reached = true;
-    // What the status tells: of the first router.
-    let mut shown = None;
-    for router in &routers {
-        let services = services(pass, canary, router.name());
-        let mut weight = weight;
-        let before = recorded.as_ref().map_or(0, |w| w.canary.weight);
-        if promoted && before > 0 && !services.ping_pong && !services.stable.is_empty() {
-            // The stable Service must lead to the new pods before the weight goes back to it.
-            let selected = pass.snapshot.services.get(&services.stable).is_none_or(|s| s.hash() == stable_hash);
-            if !selected {
-                pass.wake_after(1);
-            }
-            if !selected || !endpoints::await_reach(pass, &services.stable, pass.stable_rs()) {
-                weight = before;
-            }
-        } else if weight > before && !endpoints::await_reach(pass, &services.canary, pass.rs_by_hash(&canary_hash)) {
-            weight = before;
-            reached = false;
-        }
-        let input = Input {
-            owner: &owner,
-            canary_service: &services.canary,
-            stable_service: &services.stable,
-            canary_weight: weight,
-            max_weight: max,
-            canary_hash: &canary_hash,
-            stable_hash: &stable_hash,
-            additional: &additional,
-            header_routes: &headers,
-            mirror_routes: &mirrors,
-            in_progress: !promoted,
-            objects: &pass.snapshot.routing,
-        };
-        let plan = router.plan(&input);
-        let stable_weight = input.stable_weight();
-        let mut plan = match plan {
-            Ok(plan) => plan,
-            Err(error) => return failed(pass, &error),
-        };
-        let next = TrafficWeights {
-            canary: destination(&services.canary, &canary_hash, weight),
-            stable: destination(&services.stable, &stable_hash, stable_weight),
-            additional: additional.iter().map(|d| destination(&d.service, &d.hash, d.weight)).collect(),
-            verified: None,
-        };
-        if router.name() == ALB
-            && let Some(taken) = alb::taken(pass, canary, &services, &next, !plan.writes.is_empty())
-        {
-            plan.verified = Some(taken.is_ok());
-            plan.pending = taken.err();
-        }
-        shown.get_or_insert(next);
-        plans.push(plan);
+    let input = Input {
+        owner: &owner,
+        canary_service: &services.canary,
+        stable_service: &services.stable,
+        canary_weight: weight,
+        max_weight: replicas::max_weight(canary),
+        canary_hash: &wanted.canary_hash,
+        stable_hash: &wanted.stable_hash,
+        additional: &wanted.additional,
+        header_routes: &wanted.headers,
+        mirror_routes: &wanted.mirrors,
+        in_progress: !pass.promoted(),
+        objects: &pass.snapshot.routing,
+    };
+    let weights = TrafficWeights {
+        canary: destination(&services.canary, &wanted.canary_hash, weight),
+        stable: destination(&services.stable, &wanted.stable_hash, input.stable_weight()),
+        additional: wanted.additional.iter().map(|d| destination(&d.service, &d.hash, d.weight)).collect(),
+        verified: None,
+    };
+    let mut plan = router.plan(&input)?;
+    if router.name() == ALB
+        && let Some(taken) = alb::taken(pass, canary, &services, &weights, !plan.writes.is_empty())
+    {
+        plan.verified = Some(taken.is_ok());
+        plan.pending = taken.err();
     }
-    for plan in plans {
-        let news: Vec<Event> = plan
-            .events
-            .into_iter()
-            .map(|e| if e.warning { Event::warning(e.reason, e.message) } else { Event::normal(e.reason, e.message) })
-            .collect();
-        if news.len() == plan.writes.len() {
-            for (write, event) in plan.writes.into_iter().zip(news) {
-                pass.act_telling(Stage::Traffic, Action::Route(write), event);
-            }
-        } else {
-            plan.writes.into_iter().for_each(|write| pass.act(Stage::Traffic, Action::Route(write)));
-            news.into_iter().for_each(|event| pass.tell(event));
+    Ok(Planned { plan, weights, reached })
+}
+
+/// The weight that the canary's Service can have by now: a Service that gets more needs endpoints first, the stable one
+/// at a promotion too. Says also whether the canary's has them.
+fn within_reach(pass: &mut Pass<'_>, services: &Services, wanted: &Wanted) -> (i32, bool) {
+    let before = pass.status.canary.weights.as_ref().map_or(0, |w| w.canary.weight);
+    if pass.promoted() && before > 0 && !services.ping_pong && !services.stable.is_empty() {
+        let selected = pass.snapshot.services.get(&services.stable).is_none_or(|s| s.hash() == wanted.stable_hash);
+        if !selected {
+            pass.wake_after(1);
         }
-        if let Some(answer) = plan.verified {
-            verified = Some(verified.unwrap_or(true) && answer);
-        }
-        pending = pending.or(plan.pending);
+        let back = selected && endpoints::await_reach(pass, &services.stable, pass.stable_rs());
+        return (if back { wanted.weight } else { before }, true);
     }
-    let Some(next) = shown.map(|next| TrafficWeights { verified, ..next }) else { return settled };
-    let weight = next.canary.weight;
-    let before = recorded.as_ref().map(|w| w.canary.weight);
-    if before != Some(weight) {
-        let from = before.unwrap_or(0);
-        if from != weight {
-            pass.tell(Event::normal("TrafficWeightUpdated", format!("Traffic weight updated from {from} to {weight}")));
-            pass.because(format!("gives the canary {weight} of {max} of the traffic (before: {from})"));
+    if wanted.weight > before && !endpoints::await_reach(pass, &services.canary, pass.rs_by_hash(&wanted.canary_hash)) {
+        return (before, false);
+    }
+    (wanted.weight, true)
+}
+
+/// Makes a router's writes, each with the event that tells of it where there is one for each.
+fn carry_out(pass: &mut Pass<'_>, plan: Plan) {
+    let news: Vec<Event> = plan
+        .events
+        .into_iter()
+        .map(|e| if e.warning { Event::warning(e.reason, e.message) } else { Event::normal(e.reason, e.message) })
+        .collect();
+    if news.len() == plan.writes.len() {
+        for (write, event) in plan.writes.into_iter().zip(news) {
+            pass.act_telling(Stage::Traffic, Action::Route(write), event);
         }
+    } else {
+        plan.writes.into_iter().for_each(|write| pass.act(Stage::Traffic, Action::Route(write)));
+        news.into_iter().for_each(|event| pass.tell(event));
+    }
+}
+
+/// Notes the weights in the status, and tells when the canary's is another one.
+fn record(pass: &mut Pass<'_>, canary: &Canary, next: TrafficWeights) {
+    let from = pass.status.canary.weights.as_ref().map_or(0, |w| w.canary.weight);
+    let (to, max) = (next.canary.weight, replicas::max_weight(canary));
+    if from != to {
+        pass.tell(Event::normal("TrafficWeightUpdated", format!("Traffic weight updated from {from} to {to}")));
+        pass.because(format!("gives the canary {to} of {max} of the traffic (before: {from})"));
     }
     pass.status.canary.weights = Some(next);
-    if verified == Some(false) {
-        pass.because(pending.unwrap_or_else(|| "the data plane has not taken the weight yet".to_owned()));
-        pass.wake_after(VERIFY_SECONDS);
-    }
-    let wanted = if promoted || pass.status.abort { 0 } else { replicas::weight_at(canary, at.index) };
-    let taken = verified != Some(false);
-    Outcome { settled: taken && reached && weight == wanted && own, taken }
 }
 
 fn destination(service: &str, hash: &str, weight: i32) -> WeightDestination {
@@ -339,9 +368,4 @@ fn failed(pass: &mut Pass<'_>, error: &tidegate_traffic::RouterError) -> Outcome
     pass.because(format!("cannot route: {error}"));
     pass.wake_after(VERIFY_SECONDS);
     Outcome { settled: false, taken: false }
-}
-
-/// Without a router the weight is the share of pods; there is nothing to record.
-fn record_share(pass: &mut Pass<'_>) {
-    pass.status.canary.weights = None;
 }

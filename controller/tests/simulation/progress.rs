@@ -82,7 +82,7 @@ pub fn moved(world: &mut World, before: &Value, after: &Value) {
     }
     let (old, new) = (text(before, "/status/stableRS"), text(after, "/status/stableRS"));
     if old != new {
-        replaced(world, before, old, new);
+        replaced(world, before, after, old, new);
         return;
     }
     let (from, to) = (int(before, "/status/currentStepIndex"), int(after, "/status/currentStepIndex"));
@@ -96,7 +96,13 @@ pub fn moved(world: &mut World, before: &Value, after: &Value) {
     if overruled(world) {
         return;
     }
-    for index in from..to {
+    passed(world, before, after, from..to);
+}
+
+/// The current version left these steps behind.
+fn passed(world: &mut World, before: &Value, after: &Value, indices: std::ops::Range<i64>) {
+    let hash = text(after, "/status/currentPodHash");
+    for index in indices {
         let Some(step) = usize::try_from(index).ok().and_then(|i| steps(after).get(i)) else { continue };
         if let Some(missing) = missing(world, before, step, index, hash) {
             world.violated(format!("8: passed step {index} of {hash} {missing}"));
@@ -154,14 +160,19 @@ fn time(text: &Value) -> Option<i64> {
 }
 
 /// Another version is the stable one.
-fn replaced(world: &mut World, before: &Value, old: &str, new: &str) {
+fn replaced(world: &mut World, before: &Value, after: &Value, old: &str, new: &str) {
     if old.is_empty() {
         return;
     }
     let rollout = world.rollout().clone();
     let (index, count) = (int(before, "/status/currentStepIndex"), steps(&rollout).len() as i64);
     if rollout.pointer("/spec/strategy/canary").is_some() && index < count && !overruled(world) {
-        world.violated(format!("8: made {new} stable at step {index} of {count}"));
+        if is_routed(world) {
+            world.violated(format!("8: made {new} stable at step {index} of {count}"));
+        } else {
+            // The pass that completes the last step may do so, where no route has to be taken back first.
+            passed(world, before, after, index..count);
+        }
     }
     if is_paused(world) {
         world.violated(format!("8: made {new} stable while the user paused"));

@@ -5,12 +5,10 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tidegate_e2e::moto::{self, LoadBalancer, Moto};
-use tidegate_e2e::{Cluster, Controller, install, run};
+use tidegate_e2e::{Cluster, Controller, apply, install, run};
 
 use crate::scene::{self, HASH, Scene};
 
@@ -22,42 +20,12 @@ const ACTION: &str = "alb.ingress.kubernetes.io/actions.web-root";
 const TAG: &str = "ingress.k8s.aws/resource";
 const VERIFY: &str = "--aws-verify-target-group";
 
-/// A definition of the target groups' bindings, as AWS's load balancer controller brings it.
-async fn install_bindings(scene: &Scene) -> Result<()> {
-    let name = "targetgroupbindings.elbv2.k8s.aws";
-    let definition = json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": name},
-        "spec": {
-            "group": "elbv2.k8s.aws", "scope": "Namespaced",
-            "names": {
-                "kind": "TargetGroupBinding", "plural": "targetgroupbindings", "singular": "targetgroupbinding",
-                "listKind": "TargetGroupBindingList",
-            },
-            "versions": [{"name": "v1beta1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
-                "type": "object",
-                "properties": {"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
-            }}}],
-        },
-    });
-    let client = &scene.namespace.client;
-    tidegate_e2e::apply::apply(client, &definition).await?;
-    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-    scene
-        .until("TargetGroupBindings to be served", async || {
-            let conditions = definitions.get(name).await?.status.and_then(|status| status.conditions);
-            let conditions = conditions.unwrap_or_default();
-            let served = conditions.iter().any(|found| found.type_ == "Established" && found.status == "True");
-            ensure!(served, "conditions {conditions:?}");
-            Ok(())
-        })
-        .await
-}
-
 /// A namespace whose controller takes the moto on this port for AWS.
 async fn scene_of(cluster: &'static Cluster, prefix: &str, port: u16) -> Result<(Scene, Controller)> {
     let scene = Scene::alone(cluster, prefix).await?;
-    install_bindings(&scene).await?;
+    // As AWS's load balancer controller brings it.
+    let bindings = apply::definition("elbv2.k8s.aws", "v1beta1", "TargetGroupBinding", "targetgroupbindings");
+    apply::define(&scene.namespace.client, &bindings).await?;
     let controller = scene.namespace.start_controller_in(&moto::environment(port), &[VERIFY]).await?;
     Ok((scene, controller))
 }

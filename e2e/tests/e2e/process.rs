@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tidegate_e2e::{http, run};
 
+use crate::roles;
 use crate::scene::{self, INSTANCE, Scene};
 
 const LEASE: &str = "argo-rollouts-controller-lock";
@@ -127,37 +128,12 @@ fn it_tells_how_it_is_under_the_names_that_dashboards_know() -> Result<()> {
     })
 }
 
-/// The rules of the chart's Role, as the template has them between its conditions.
-fn chart_rules() -> Result<Vec<Value>> {
-    let path = tidegate_e2e::state::repository().join("charts/tidegate/templates/_rules.tpl");
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("{{")).collect();
-    let rules: Vec<Value> = serde_saphyr::from_str(&lines.join("\n")).context("the chart's rules")?;
-    ensure!(rules.len() > 10, "only {} rules in {}", rules.len(), path.display());
-    Ok(rules)
-}
-
 #[test]
 fn a_role_in_one_namespace_is_enough() -> Result<()> {
     run(async |cluster| {
         let scene = Scene::alone(cluster, "role").await?;
         let other = Scene::alone(cluster, "elsewhere").await?;
-        let mut rules = chart_rules()?;
-        rules.push(json!({"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch", "update"]}));
-        let name = json!({"name": "tidegate", "labels": {}});
-        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": name});
-        let group = "rbac.authorization.k8s.io";
-        let version = format!("{group}/v1");
-        let role = json!({"apiVersion": version, "kind": "Role", "metadata": name, "rules": rules});
-        let binding = json!({
-            "apiVersion": version, "kind": "RoleBinding", "metadata": name,
-            "roleRef": {"apiGroup": group, "kind": "Role", "name": "tidegate"},
-            "subjects": [{"kind": "ServiceAccount", "name": "tidegate", "namespace": scene.name()}],
-        });
-        for object in [account, role, binding] {
-            scene.apply(object).await?;
-        }
-        let user = format!("--as=system:serviceaccount:{}:tidegate", scene.name());
+        let user = roles::account(&scene, roles::chart_rules()?).await?;
         let mut controller = scene.namespace.start_controller(&[&user]).await?;
         let metric = scene::constant(cluster, "one", 1.0, json!({"successCondition": "result[0] == 1"}));
         scene.apply(scene::analysis_template("one", json!({"metrics": [metric]}))).await?;

@@ -11,7 +11,7 @@ use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams, WatchEvent, WatchParams};
 use serde_json::{Value, json};
 use tidegate_e2e::process::say;
-use tidegate_e2e::{Cluster, Nodes, Options, Repository, audit};
+use tidegate_e2e::{Cluster, Nodes, Options, Repository};
 
 use crate::measured::{Measured, wait};
 use crate::phase::{self, Phase};
@@ -35,9 +35,6 @@ pub struct Flags {
     /// Leave out making the same objects without Applications.
     #[arg(long)]
     no_floor: bool,
-    /// Print the requests to the API server by verb and resource.
-    #[arg(long)]
-    requests: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -91,7 +88,7 @@ async fn measure(flags: &Flags, cluster: &Cluster) -> Result<()> {
     created?;
     done?;
     phases.push(controller.since(&mark, "all created, until Synced and Healthy").await?);
-    requests(flags, cluster, since)?;
+    flags.common.requests(cluster, since)?;
     say(&format!("children: {}", controller.children().join(", ")));
 
     // What follows from the first sync is none of the pushes' cost, nor what waits for more work to come.
@@ -151,7 +148,7 @@ async fn pushes(
         lives.push(live);
         phases.push(phase);
         if number == flags.pushes {
-            requests(flags, cluster, since)?;
+            flags.common.requests(cluster, since)?;
         }
     }
     lives.sort_by(f64::total_cmp);
@@ -315,17 +312,5 @@ async fn tell(repository: &Repository, before: &str, after: &str, path: &str) ->
     let request = tidegate_e2e::http::client()?.post(format!("http://127.0.0.1:{WEBHOOK_PORT}/api/webhook"));
     let answer = request.header("x-github-event", "push").json(&body).send().await?.error_for_status()?;
     say(answer.text().await?.trim());
-    Ok(())
-}
-
-fn requests(flags: &Flags, cluster: &Cluster, since: jiff::Timestamp) -> Result<()> {
-    if flags.requests {
-        for agent in ["rollouts-controller", "tidegate"] {
-            let counts = audit::count(&cluster.requests(agent, since)?);
-            if !counts.is_empty() {
-                println!("requests of {agent}: {counts:#?}");
-            }
-        }
-    }
     Ok(())
 }

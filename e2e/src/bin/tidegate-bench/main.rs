@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 use kube::Api;
 use kube::api::DynamicObject;
 use kube::core::{ApiResource, GroupVersionKind};
-use tidegate_e2e::{Cluster, Options, cluster, session};
+use tidegate_e2e::{Cluster, Options, audit, cluster, session};
 
 /// Measure Tidegate on simulated nodes: Rollouts beside plain Deployments, or Applications.
 #[derive(Parser)]
@@ -46,6 +46,24 @@ struct Common {
     /// Print JSON too.
     #[arg(long)]
     json: bool,
+    /// Print the requests to the API server by verb and resource.
+    #[arg(long)]
+    requests: bool,
+}
+
+impl Common {
+    /// Prints the controller's requests since this moment, when asked to.
+    fn requests(&self, cluster: &Cluster, since: jiff::Timestamp) -> Result<()> {
+        if self.requests {
+            for agent in ["rollouts-controller", "tidegate"] {
+                let counts = audit::count(&cluster.requests(agent, since)?);
+                if !counts.is_empty() {
+                    println!("requests of {agent}: {counts:#?}");
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Requests to the API server under way at the same time while objects are made or changed.

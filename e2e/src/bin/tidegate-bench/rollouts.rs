@@ -61,6 +61,7 @@ async fn measure(flags: &Flags, cluster: &Cluster) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(5)).await;
     phases.push(Phase { name: "idle, empty".into(), memory: controller.memory(), ..Phase::default() });
     let api = api(&client, "argoproj.io/v1alpha1", "Rollout", "default");
+    let begun = jiff::Timestamp::now();
     phases.push(
         timed(
             "create Rollouts until Healthy",
@@ -72,9 +73,11 @@ async fn measure(flags: &Flags, cluster: &Cluster) -> Result<()> {
         )
         .await?,
     );
+    flags.common.requests(cluster, begun)?;
     if !flags.no_update {
-        let steps = "all through 20/50/100";
+        let (steps, begun) = ("all through 20/50/100", jiff::Timestamp::now());
         phases.push(timed(steps, Some(&controller), update(&api, flags), &api, flags, rollout_done).await?);
+        flags.common.requests(cluster, begun)?;
     }
     tokio::time::sleep(Duration::from_secs(10)).await;
     phases.push(Phase { name: "idle, full".into(), memory: controller.memory(), ..Phase::default() });
