@@ -200,8 +200,11 @@ impl Controller {
                 async move { release::workload(&this.context, &key).await }
             });
         let left_behind = async {
-            for key in release::left_behind(&self.context).await {
+            for key in release::workloads_left_behind(&self.context).await {
                 self.workloads.add(key);
+            }
+            for key in release::rules_left_behind(&self.context, &self.router_options).await {
+                self.rules.add(key);
             }
         };
         tokio::join!(rollouts, services, rules, workloads, left_behind);

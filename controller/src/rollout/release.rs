@@ -1,7 +1,7 @@
 //! Gives back what no Rollout names any more: a Service selects by the user's own labels again, a Deployment has its pods
 //! again.
 
-use super::snapshot::{Service, destination_rule_name, service_names};
+use super::snapshot::{DESTINATION_RULE, Service, destination_rule_name, service_names};
 use crate::api::{ApiError, Resource, resources};
 use crate::cache::Key;
 use crate::context::{Context, Writer, orphans};
@@ -38,21 +38,43 @@ pub(crate) async fn service(context: &Context, key: &Key) -> Result<Next, Failur
     }
 }
 
+fn destination_rules(options: &RouterOptions) -> Resource {
+    let api_version = format!("{}/{}", super::primary::ISTIO, options.istio_api_version);
+    Resource::named(&api_version, DESTINATION_RULE, "destinationrules", true)
+}
+
+/// The Rollout that manages a DestinationRule, when it is gone or does not name it any more.
+fn former_manager<'a>(context: &Context, key: &Key, rule: &'a Value) -> Option<&'a str> {
+    let rollout = tidegate_traffic::rule_is_managed_by(rule)?;
+    let owner: Option<Rollout> = context.stores.rollouts.get(&Key::new(&key.namespace, rollout));
+    let names = owner.is_some_and(|owner| destination_rule_name(&owner) == Some(&*key.name));
+    (!names).then_some(rollout)
+}
+
+/// DestinationRules that a Rollout has left while nobody looked. A cluster without Istio has none.
+pub(crate) async fn rules_left_behind(context: &Context, options: &RouterOptions) -> Vec<Key> {
+    match context.api.list(&destination_rules(options), watched(context), "").await {
+        Ok(found) => {
+            let key = |rule| crate::cache::key_of(rule).filter(|key| former_manager(context, key, rule).is_some());
+            found.iter().filter_map(key).collect()
+        }
+        Err(error) => {
+            tracing::debug!(%error, "Cannot look for DestinationRules whose Rollout has gone.");
+            Vec::new()
+        }
+    }
+}
+
 /// A DestinationRule of Istio.
 pub(crate) async fn destination_rule(context: &Context, options: &RouterOptions, key: &Key) -> Result<Next, Failure> {
-    let api_version = format!("{}/{}", super::primary::ISTIO, options.istio_api_version);
-    let resource = Resource::named(&api_version, "DestinationRule", "destinationrules", true);
+    let resource = destination_rules(options);
     let store = context.stores.of(&resource);
     if !store.is_synced() {
         // Its first list is under way, if the cluster has this kind at all.
         return Ok(Next::after(UNSYNCED));
     }
     let Some(rule) = store.value(key) else { return Ok(Next::WAIT) };
-    let Some(rollout) = tidegate_traffic::rule_is_managed_by(&rule) else { return Ok(Next::WAIT) };
-    let owner: Option<Rollout> = context.stores.rollouts.get(&Key::new(&key.namespace, rollout));
-    if owner.is_some_and(|o| destination_rule_name(&o) == Some(&*key.name)) {
-        return Ok(Next::WAIT);
-    }
+    let Some(rollout) = former_manager(context, key, &rule) else { return Ok(Next::WAIT) };
     let Some(mut body) = tidegate_traffic::released_rule(&rule) else { return Ok(Next::WAIT) };
     tracing::info!(namespace = %key.namespace, destination_rule = %key.name, rollout, "Gives the DestinationRule back: the Rollout does not name it any more.");
     body["metadata"]["resourceVersion"] = rule.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
@@ -78,10 +100,14 @@ fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     object.pointer("/metadata/annotations").and_then(|a| a.get(key)).and_then(Value::as_str)
 }
 
+/// The namespace that this process looks at; empty for all.
+fn watched(context: &Context) -> &str {
+    if context.options.namespaced { &context.options.namespace } else { "" }
+}
+
 /// Deployments that some Rollout has scaled down, which may have gone while nobody looked.
-pub(crate) async fn left_behind(context: &Context) -> Vec<Key> {
-    let namespace = if context.options.namespaced { context.options.namespace.as_str() } else { "" };
-    match context.api.list(&resources::DEPLOYMENT, namespace, &format!("{}=true", keys::SCALED_DOWN)).await {
+pub(crate) async fn workloads_left_behind(context: &Context) -> Vec<Key> {
+    match context.api.list(&resources::DEPLOYMENT, watched(context), &format!("{}=true", keys::SCALED_DOWN)).await {
         Ok(found) => found.iter().filter_map(crate::cache::key_of).collect(),
         Err(error) => {
             tracing::warn!(%error, "Cannot look for Deployments whose Rollout has gone.");

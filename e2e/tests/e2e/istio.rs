@@ -136,7 +136,7 @@ fn subsets_select_versions_and_are_given_back() -> Result<()> {
     run(async |cluster| {
         let scene = Scene::alone(cluster, "istio-subsets").await?;
         install_istio(&scene).await?;
-        let _controller = scene.namespace.start_controller(&[]).await?;
+        let mut controller = scene.namespace.start_controller(&[]).await?;
         scene.apply(scene::service("web", "web")).await?;
         let subset = |name: &str| json!({"host": "web", "subset": name});
         scene.apply(virtual_service([subset("stable"), subset("canary")])).await?;
@@ -175,7 +175,10 @@ fn subsets_select_versions_and_are_given_back() -> Result<()> {
         has_weights(&scene, [100, 0]).await?;
         assert_eq!(subsets().await?[1]["labels"], with(2));
 
+        // Also when it goes while no controller runs.
+        controller.kill()?;
         scene.kubectl(&["delete", "rollout", "web"])?;
+        controller.restart()?;
         scene
             .until("the subsets to be as they were", async || {
                 let found = subsets().await?;

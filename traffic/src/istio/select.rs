@@ -4,7 +4,8 @@ use crate::object::{list, text};
 use crate::{ObjectRef, RouterError};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use tidegate_crds::rollout::{IstioTlsRoute, IstioVirtualService};
+use std::fmt;
+use tidegate_crds::rollout::IstioVirtualService;
 
 const ROUTES: &str = "spec.strategy.canary.trafficRouting.istio.virtualService.routes";
 
@@ -62,19 +63,17 @@ impl Protocol {
     }
 }
 
-/// Indices of TLS or TCP routes: those with the port and SNI hosts asked for; when none are asked for, the only one.
+/// Indices of TLS or TCP routes: those with exactly the port and SNI hosts asked for, or with those of the two that are
+/// asked for; when the Rollout names no routes, the only one.
 pub(super) fn stream(
     target: &ObjectRef,
     service: &IstioVirtualService,
     protocol: Protocol,
     routes: &[Value],
 ) -> Result<Vec<usize>, RouterError> {
-    let wanted: Vec<(i64, BTreeSet<String>)> = match protocol {
-        Protocol::Tls => {
-            let hosts = |route: &IstioTlsRoute| -> BTreeSet<String> { route.sni_hosts.iter().cloned().collect() };
-            service.tls_routes.iter().map(|r| (r.port.unwrap_or(0), hosts(r))).collect()
-        }
-        Protocol::Tcp => service.tcp_routes.iter().map(|r| (r.port.unwrap_or(0), BTreeSet::new())).collect(),
+    let wanted: Vec<Selected> = match protocol {
+        Protocol::Tls => service.tls_routes.iter().map(|r| Selected::new(r.port, &r.sni_hosts)).collect(),
+        Protocol::Tcp => service.tcp_routes.iter().map(|r| Selected::new(r.port, &[])).collect(),
     };
     let field = protocol.field();
     if wanted.is_empty() {
@@ -92,12 +91,17 @@ pub(super) fn stream(
         };
     }
     let mut indices = Vec::new();
-    for (port, hosts) in wanted {
-        let found: Vec<usize> =
-            (0..routes.len()).filter(|index| fits(&routes[*index], protocol, port, &hosts)).collect();
+    for wanted in wanted {
+        let of = |fits: &dyn Fn(&Selected) -> bool| -> Vec<usize> {
+            (0..routes.len()).filter(|index| fits(&Selected::by(&routes[*index], protocol))).collect()
+        };
+        let mut found = of(&|route| *route == wanted);
         if found.is_empty() {
-            let hosts: Vec<String> = hosts.into_iter().collect();
-            let found = format!("no route with port {port} and SNI hosts {}", hosts.join(", "));
+            // What the Rollout leaves out may be anything.
+            found = of(&|route| wanted.allows(route));
+        }
+        if found.is_empty() {
+            let found = format!("no route with {wanted}");
             return Err(RouterError::unfit(target, format!("spec.{field}"), found, "the one that the Rollout names"));
         }
         indices.extend(found.into_iter().filter(|index| !indices.contains(index)).collect::<Vec<_>>());
@@ -105,11 +109,46 @@ pub(super) fn stream(
     Ok(indices)
 }
 
-/// Whether all matches of the route have this one port, and together exactly these SNI hosts.
-fn fits(route: &Value, protocol: Protocol, port: i64, hosts: &BTreeSet<String>) -> bool {
-    let matches = list(route, "/match");
-    let ports: BTreeSet<i64> = matches.iter().map(|m| m.get("port").and_then(Value::as_i64).unwrap_or(0)).collect();
-    let sni = matches.iter().flat_map(|m| list(m, "/sniHosts")).filter_map(Value::as_str);
-    let sni: BTreeSet<String> = sni.map(str::to_owned).collect();
-    ports.len() <= 1 && ports.first().copied().unwrap_or(0) == port && (protocol == Protocol::Tcp || sni == *hosts)
+/// What a TLS or TCP route is selected by, over all its matches.
+#[derive(Debug, PartialEq, Eq)]
+struct Selected {
+    /// Empty when it does not matter.
+    ports: BTreeSet<i64>,
+    /// Empty when it does not matter.
+    hosts: BTreeSet<String>,
+}
+
+impl Selected {
+    fn new(port: Option<i64>, hosts: &[String]) -> Self {
+        Self { ports: port.into_iter().filter(|port| *port != 0).collect(), hosts: hosts.iter().cloned().collect() }
+    }
+
+    /// As the VirtualService has it.
+    fn by(route: &Value, protocol: Protocol) -> Self {
+        let matches = list(route, "/match");
+        let sni = matches.iter().flat_map(|m| list(m, "/sniHosts")).filter_map(Value::as_str);
+        Self {
+            ports: matches.iter().filter_map(|m| m.get("port")?.as_i64()).filter(|port| *port != 0).collect(),
+            hosts: sni.filter(|_| protocol == Protocol::Tls).map(str::to_owned).collect(),
+        }
+    }
+
+    /// The route has the port and the SNI hosts that are asked for, as far as they are.
+    fn allows(&self, route: &Self) -> bool {
+        let asked = !self.ports.is_empty() || !self.hosts.is_empty();
+        let (ports, hosts) = (self.ports == route.ports, self.hosts == route.hosts);
+        asked && (self.ports.is_empty() || ports) && (self.hosts.is_empty() || hosts)
+    }
+}
+
+impl fmt::Display for Selected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hosts: Vec<&str> = self.hosts.iter().map(String::as_str).collect();
+        match (self.ports.first(), hosts.is_empty()) {
+            (Some(port), true) => write!(f, "port {port}"),
+            (Some(port), false) => write!(f, "port {port} and the SNI hosts {}", hosts.join(", ")),
+            (None, false) => write!(f, "the SNI hosts {}", hosts.join(", ")),
+            (None, true) => write!(f, "neither port nor SNI hosts"),
+        }
+    }
 }

@@ -123,6 +123,30 @@ fn weighs_tls_and_tcp_routes_by_port_and_host() {
     assert_eq!(spec(&objects)["tcp"][0]["route"][1]["weight"], 30);
 }
 
+#[test]
+fn what_a_tls_route_leaves_out_may_be_anything() {
+    let tls = |port: i64, host: &str| json!({ "match": [{ "port": port, "sniHosts": [host] }], "route": [to("stable", 100), to("canary", 0)] });
+    let weights = |asked: Value| {
+        let routes = json!({ "tls": [tls(443, "a"), tls(443, "b"), tls(444, "a")] });
+        let mut objects = cluster([virtual_service(routes)]);
+        let router = istio(json!({ "virtualService": { "name": "vs", "tlsRoutes": [asked] } }));
+        router.plan(&wanted(30).input(&objects)).map_err(|error| error.to_string())?;
+        settle(&*router, &wanted(30), &mut objects);
+        let routes = spec(&objects)["tls"].as_array().unwrap();
+        Ok(routes.iter().map(|r| r["route"][1]["weight"].as_i64().unwrap()).collect::<Vec<_>>())
+    };
+    assert_eq!(weights(json!({ "port": 443 })), Ok(vec![30, 30, 0]));
+    assert_eq!(weights(json!({ "sniHosts": ["a"] })), Ok(vec![30, 0, 30]));
+    for (asked, words) in [
+        (json!({ "port": 80 }), "no route with port 80"),
+        (json!({ "port": 444, "sniHosts": ["b"] }), "no route with port 444 and the SNI hosts b"),
+        (json!({}), "no route with neither port nor SNI hosts"),
+    ] {
+        let error: String = weights(asked).unwrap_err();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
 fn by_subset(additional: &[&str]) -> Box<dyn Router> {
     istio(json!({
         "virtualService": { "name": "vs" },
