@@ -35,6 +35,7 @@ pub enum Kind {
     Deployment,
     EndpointSlice,
     VirtualService,
+    DestinationRule,
     TrafficSplit,
     TraefikService,
     ApisixRoute,
@@ -42,7 +43,7 @@ pub enum Kind {
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 15] = [
+pub const KINDS: [Kind; 16] = [
     Kind::Rollout,
     Kind::ReplicaSet,
     Kind::Service,
@@ -54,6 +55,7 @@ pub const KINDS: [Kind; 15] = [
     Kind::Deployment,
     Kind::EndpointSlice,
     Kind::VirtualService,
+    Kind::DestinationRule,
     Kind::TrafficSplit,
     Kind::TraefikService,
     Kind::ApisixRoute,
@@ -78,6 +80,7 @@ impl Kind {
             Self::Deployment => "Deployment",
             Self::EndpointSlice => "EndpointSlice",
             Self::VirtualService => "VirtualService",
+            Self::DestinationRule => "DestinationRule",
             Self::TrafficSplit => "TrafficSplit",
             Self::TraefikService => "TraefikService",
             Self::ApisixRoute => "ApisixRoute",
@@ -92,7 +95,7 @@ impl Kind {
             Self::HttpRoute => "gateway.networking.k8s.io/v1",
             Self::Ingress => "networking.k8s.io/v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::VirtualService => "networking.istio.io/v1alpha3",
+            Self::VirtualService | Self::DestinationRule => "networking.istio.io/v1alpha3",
             Self::TrafficSplit => "split.smi-spec.io/v1alpha1",
             Self::TraefikService => "traefik.io/v1alpha1",
             Self::ApisixRoute => "apisix.apache.org/v2",
@@ -231,6 +234,8 @@ pub struct World {
     pub user: crate::users::User,
     /// Verdicts that AnalysisRuns get from now on; empty: random.
     pub verdicts: Vec<&'static str>,
+    /// For how long EndpointSlices stay behind; by default a moment, now and then longer.
+    pub endpoints_after: Option<Millis>,
     /// Only good things happen by themselves.
     pub calm: bool,
     /// The process has been killed by the clock.
@@ -261,6 +266,7 @@ impl World {
             writes: 0,
             user: crate::users::User::default(),
             verdicts: Vec::new(),
+            endpoints_after: None,
             calm: false,
             killed: false,
             kill_after_writes: None,

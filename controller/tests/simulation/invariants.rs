@@ -8,7 +8,7 @@ use crate::meshes;
 use crate::platform::available;
 use crate::progress::{self, Progress};
 use crate::shares::{
-    ingress_weight, is_routed, max_weight, route_weights, rule_weights, selected, shares, still_served,
+    ingress_weight, is_routed, max_weight, route_weights, rule_weights, selected, service_weights, shares, still_served,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -143,6 +143,7 @@ pub fn written(world: &mut World, actor: Actor, id: &Id, before: Option<&Value>,
             before,
             Some(after),
         ) => routed(world, id, before, after),
+        (Kind::DestinationRule, Some(before), Some(after)) => selects_others(world, before, after),
         (Kind::Rollout, Some(before), Some(after)) => status(world, before, after),
         (Kind::Deployment, Some(before), Some(after)) => progress::taken_from(world, before, after),
         (Kind::Rollout | Kind::Service | Kind::HttpRoute | Kind::Deployment, _, None) => {
@@ -359,7 +360,9 @@ fn must_lead(world: &mut World, service: &str, hash: &str, what: &str) {
     let now = world.now;
     let known = world.get(Kind::EndpointSlice, service).is_some() && now >= world.invariants.blind_until;
     let led = world.invariants.led.get(&(service.to_owned(), hash.to_owned()));
-    let first = is_first(world) || hash.is_empty() || hash.starts_with("exp-");
+    // What has no pods, no endpoint can lead to; that is judged by itself.
+    let nobody = available(world, hash) == 0 || world.invariants.least_size(now) == 0;
+    let first = is_first(world) || nobody || hash.starts_with("exp-");
     if first || !known || led.is_some_and(|at| now - at <= BLIND) || world.invariants.lately_changed(now) {
         return;
     }
@@ -391,8 +394,10 @@ fn switched(world: &mut World, name: &str, before: &Value, after: &Value) {
     if rest.0 != rest.1 {
         world.violated(format!("7: changed the user's part of the selector of Service {name}"));
     }
-    // Nobody but testers reaches the preview.
-    if name != "web-preview" {
+    // Nobody but testers reaches the preview, nor what was one for a controller that has not heard of a move.
+    let preview = text(world.rollout(), "/spec/strategy/blueGreen/previewService") == name;
+    let used = service_weights(world).iter().any(|(service, weight)| service == name && *weight > 0);
+    if !preview && (used || !world.invariants.lately_changed(world.now)) {
         must_serve(world, &to, &format!("switched Service {name} to"));
         active_is_full(world, name, &to);
         progress::taken_over(world, name, before, &to);
@@ -450,6 +455,19 @@ fn two_at_most(world: &mut World) {
     }
 }
 
+/// Subsets of a DestinationRule select other pods.
+fn selects_others(world: &mut World, before: &Value, after: &Value) {
+    if meshes::foreign(before) != meshes::foreign(after) || before["spec"]["host"] != after["spec"]["host"] {
+        world.violated("7: changed what is the user's in the DestinationRule".to_owned());
+    }
+    for subset in meshes::moved_subsets(before, after) {
+        if service_weights(world).iter().any(|(service, weight)| *service == subset && *weight > 0) {
+            must_serve(world, &selected(world, &subset), &format!("let {subset} select"));
+        }
+    }
+    two_at_most(world);
+}
+
 fn routed(world: &mut World, id: &Id, before: Option<&Value>, after: &Value) {
     let weights = |object: &Value| match id.0 {
         Kind::HttpRoute => route_weights(object),
@@ -462,8 +480,8 @@ fn routed(world: &mut World, id: &Id, before: Option<&Value>, after: &Value) {
     if id.0 != Kind::HttpRoute && before.is_some_and(|b| meshes::foreign(b) != meshes::foreign(after)) {
         world.violated(format!("7: changed what is the user's in {} {}", id.0.as_str(), id.1));
     }
-    if weights(after).is_empty() {
-        // A header route in an object of its own.
+    if weights(after).is_empty() || !is_routed(world) {
+        // A header route in an object of its own; a route that counts no more.
         return;
     }
     // Of an Ingress the roles are known, of a route the names.
@@ -473,7 +491,9 @@ fn routed(world: &mut World, id: &Id, before: Option<&Value>, after: &Value) {
         _ => service,
     };
     let named = |weights: Vec<(String, i64)>| weights.into_iter().map(|(s, w)| (name(s), w)).collect::<Vec<_>>();
-    let (old, new) = (before.map(|b| named(weights(b))).unwrap_or_default(), named(weights(after)));
+    // Without an object of the Rollout's making the stable Service has everything.
+    let nothing = || vec![(text(canary, "/stableService").to_owned(), max_weight(world))];
+    let (old, new) = (before.map_or_else(nothing, |b| named(weights(b))), named(weights(after)));
     let sum: i64 = new.iter().map(|(_, w)| w).sum();
     let max = max_weight(world);
     if sum != max || new.iter().any(|(_, w)| *w < 0) {
@@ -540,7 +560,7 @@ fn status(world: &mut World, before: &Value, after: &Value) {
         }
     }
     nobody_is_left(world);
-    if let Some(weights) = after.pointer("/status/canary/weights") {
+    if let Some(weights) = after.pointer("/status/canary/weights").filter(|_| is_routed(world)) {
         let more = weights.get("additional").and_then(Value::as_array).into_iter().flatten();
         let sum = int(weights, "/canary/weight")
             + int(weights, "/stable/weight")
@@ -576,6 +596,7 @@ fn only_its_own(world: &mut World, id: &Id, before: Option<&Value>, after: &Valu
         Kind::ReplicaSet | Kind::AnalysisRun | Kind::Experiment => is_own(after),
         Kind::Service => ["web-canary", "web-stable", "web-active", "web-preview"].contains(&id.1.as_str()),
         Kind::HttpRoute => id.1 == "route",
+        Kind::DestinationRule => meshes::is_ours(&id.1),
         Kind::Ingress
         | Kind::VirtualService
         | Kind::TrafficSplit

@@ -4,6 +4,7 @@
 
 mod api;
 mod cluster;
+mod endpoints;
 mod invariants;
 mod meshes;
 mod platform;
@@ -134,6 +135,7 @@ fn invariants_hold_over_thousands_of_seeds() {
                         }
                         Err(simulation) => {
                             let violation = simulation.world().violation.clone().unwrap_or_default();
+                            println!("seed {}: {violation}", first + n);
                             failed.lock().unwrap().push((first + n, violation));
                         }
                     }
@@ -151,9 +153,6 @@ fn invariants_hold_over_thousands_of_seeds() {
     );
     let failed = failed.into_inner().unwrap();
     if let Some((seed, _)) = failed.first() {
-        for (seed, violation) in &failed {
-            println!("seed {seed}: {violation}");
-        }
         panic!("{}", report(*seed, 40));
     }
 }

@@ -2,11 +2,14 @@
 
 use crate::cluster::{Actor, Kind, ROLLOUT, World, text};
 use serde_json::{Value, json};
+use tidegate_crds::keys;
 
 /// A router whose objects have weights, and that is all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mesh {
     Istio,
+    /// By the subsets of a DestinationRule.
+    IstioSubsets,
     Alb,
     Smi,
     Traefik,
@@ -15,8 +18,9 @@ pub enum Mesh {
 }
 
 /// All of them, with their fields in `trafficRouting`.
-pub const MESHES: [(Mesh, &str); 6] = [
+pub const MESHES: [(Mesh, &str); 7] = [
     (Mesh::Istio, "istio"),
+    (Mesh::IstioSubsets, "istio"),
     (Mesh::Alb, "alb"),
     (Mesh::Smi, "smi"),
     (Mesh::Traefik, "traefik"),
@@ -27,25 +31,35 @@ pub const MESHES: [(Mesh, &str); 6] = [
 /// Name of the object that the user writes.
 const OBJECT: &str = "mesh";
 const ACTION: &str = "alb.ingress.kubernetes.io/actions.web-stable";
+/// Tells a subset from a Service.
+const SUBSET: &str = "subset/";
 
 impl Mesh {
     /// The router that a Rollout's `trafficRouting` names.
     pub fn of(routing: &Value) -> Option<Self> {
+        if routing.pointer("/istio/destinationRule").is_some() {
+            return Some(Self::IstioSubsets);
+        }
         MESHES.iter().find(|(_, field)| routing.get(field).is_some()).map(|(mesh, _)| *mesh)
     }
 
     pub fn knows_headers(self) -> bool {
-        matches!(self, Self::Istio | Self::Alb | Self::Apisix)
+        matches!(self, Self::Istio | Self::IstioSubsets | Self::Alb | Self::Apisix)
     }
 
     pub fn weighs_experiments(self) -> bool {
-        matches!(self, Self::Istio | Self::Alb | Self::Smi)
+        matches!(self, Self::Istio | Self::IstioSubsets | Self::Alb | Self::Smi)
     }
 
     /// `trafficRouting` of a Rollout.
     pub fn routing(self) -> Value {
         let mut routing = match self {
             Self::Istio => json!({"istio": {"virtualService": {"name": OBJECT, "routes": ["primary"]}}}),
+            Self::IstioSubsets => json!({"istio": {
+                "virtualService": {"name": OBJECT, "routes": ["primary"]},
+                "destinationRule": {"name": OBJECT, "canarySubsetName": "canary", "stableSubsetName": "stable",
+                    "additionalSubsetNames": ["kept"]},
+            }}),
             Self::Alb => json!({"alb": {"ingress": OBJECT, "servicePort": 80}}),
             Self::Smi => json!({"smi": {}}),
             Self::Traefik => json!({"traefik": {"weightedTraefikServiceName": OBJECT}}),
@@ -61,7 +75,7 @@ impl Mesh {
     /// The object that the weights stand in, and its name.
     fn place(self) -> (Kind, &'static str) {
         match self {
-            Self::Istio => (Kind::VirtualService, OBJECT),
+            Self::Istio | Self::IstioSubsets => (Kind::VirtualService, OBJECT),
             Self::Alb => (Kind::Ingress, OBJECT),
             Self::Smi => (Kind::TrafficSplit, ROLLOUT),
             Self::Traefik => (Kind::TraefikService, OBJECT),
@@ -70,16 +84,30 @@ impl Mesh {
         }
     }
 
-    /// What the user writes, with everything on the stable version.
+    /// The user applies the objects, with everything on the stable version, and removes what a Rollout made of its own.
     pub fn furnish(self, world: &mut World) {
+        let (place, own) = self.place();
+        if matches!(self, Self::Smi | Self::Ambassador) {
+            let _ = world.delete(Actor::User, place, own, "");
+        }
+        let to = |host: &str, weight: i64| json!({"destination": {"host": host}, "weight": weight});
+        let subset =
+            |name: &str, weight: i64| json!({"destination": {"host": "web", "subset": name}, "weight": weight});
+        let virtual_service = |stable: Value, canary: Value| {
+            json!({"hosts": ["web"], "http": [
+                {"name": "primary", "route": [stable, canary]},
+                {"name": "foreign", "route": [to("other", 3), to("third", 97)]},
+            ]})
+        };
         let spec = match self {
             Self::Smi => return,
-            Self::Istio => {
-                let to = |host: &str, weight: i64| json!({"destination": {"host": host}, "weight": weight});
-                json!({"hosts": ["web"], "http": [
-                    {"name": "primary", "route": [to("web-stable", 100), to("web-canary", 0)]},
-                    {"name": "foreign", "route": [to("other", 3), to("third", 97)]},
-                ]})
+            Self::Istio => virtual_service(to("web-stable", 100), to("web-canary", 0)),
+            Self::IstioSubsets => {
+                let pods = |name: &str| json!({"name": name, "labels": {"app": "web"}});
+                let rule = json!({"host": "web", "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 9}}},
+                    "subsets": [pods("stable"), pods("canary"), pods("kept")]});
+                apply(world, Kind::DestinationRule, OBJECT, &rule);
+                virtual_service(subset("stable", 100), subset("canary", 0))
             }
             Self::Alb => json!({"rules": [{"http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": {
                 "service": {"name": "web-stable", "port": {"name": "use-annotation"}}}}]}}]}),
@@ -97,10 +125,22 @@ impl Mesh {
             }
             Self::Ambassador => json!({"prefix": "/", "service": "web-stable:80"}),
         };
-        let kind = if self == Self::Ambassador { Kind::Mapping } else { self.place().0 };
-        let metadata = json!({"name": OBJECT, "labels": {"user": "l"}, "annotations": {"user": "a"}});
-        let _ = world.create(Actor::User, kind, &json!({"metadata": metadata, "spec": spec}));
+        apply(world, place, OBJECT, &spec);
+        if self == Self::Alb {
+            let nothing = json!({"metadata": {"annotations": {ACTION: null}}});
+            let _ = world.patch(Actor::User, place, OBJECT, "", &nothing);
+        }
     }
+}
+
+/// The user makes an object, or writes its spec anew.
+pub fn apply(world: &mut World, kind: Kind, name: &str, spec: &Value) {
+    if world.get(kind, name).is_some() {
+        let _ = world.patch(Actor::User, kind, name, "", &json!({ "spec": spec }));
+        return;
+    }
+    let metadata = json!({"name": name, "labels": {"user": "l"}, "annotations": {"user": "a"}});
+    let _ = world.create(Actor::User, kind, &json!({"metadata": metadata, "spec": spec}));
 }
 
 fn all<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
@@ -125,8 +165,13 @@ pub fn weights(kind: Kind, name: &str, object: &Value) -> Option<Vec<(String, i6
             .collect()
     };
     Some(match mesh {
-        Mesh::Istio => {
-            pairs(all(named(object, "/spec/http", "primary"), "/route").collect(), "/destination/host", "/weight")
+        Mesh::Istio | Mesh::IstioSubsets => {
+            let route = all(named(object, "/spec/http", "primary"), "/route");
+            let place = |d: &Value| match text(d, "/destination/subset") {
+                "" => text(d, "/destination/host").to_owned(),
+                subset => format!("{SUBSET}{subset}"),
+            };
+            route.map(|d| (place(d), number(&d["weight"]))).collect()
         }
         Mesh::Alb => {
             let action = object["metadata"]["annotations"][ACTION].as_str();
@@ -156,8 +201,27 @@ pub fn weights_now(world: &World, mesh: Mesh) -> Vec<(String, i64)> {
 }
 
 /// What is the user's own in such an object.
-pub fn foreign(object: &Value) -> [&Value; 2] {
-    [named(object, "/spec/http", "foreign"), named(object, "/spec/weighted/services", "foreign")]
+pub fn foreign(object: &Value) -> [&Value; 4] {
+    [
+        named(object, "/spec/http", "foreign"),
+        named(object, "/spec/weighted/services", "foreign"),
+        named(object, "/spec/subsets", "kept"),
+        object.pointer("/spec/trafficPolicy").unwrap_or(&Value::Null),
+    ]
+}
+
+/// Hash behind a place that weights lead to, where that is a subset.
+pub fn subset<'a>(world: &'a World, place: &str) -> Option<&'a str> {
+    let rule = world.get(Kind::DestinationRule, OBJECT)?;
+    let name = place.strip_prefix(SUBSET)?;
+    Some(named(rule, "/spec/subsets", name)["labels"][keys::POD_TEMPLATE_HASH].as_str().unwrap_or_default())
+}
+
+/// The subsets that a change of a DestinationRule lets select other pods, as weights name them.
+pub fn moved_subsets(before: &Value, after: &Value) -> Vec<String> {
+    let hash = |rule: &Value, name: &str| named(rule, "/spec/subsets", name)["labels"][keys::POD_TEMPLATE_HASH].clone();
+    let moved = all(after, "/spec/subsets").map(|s| text(s, "/name"));
+    moved.filter(|name| hash(before, name) != hash(after, name)).map(|name| format!("{SUBSET}{name}")).collect()
 }
 
 /// The user's object of a router, which it may write.

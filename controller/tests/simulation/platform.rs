@@ -87,7 +87,7 @@ fn pods_changed(world: &mut World) {
 fn endpoints_soon(world: &mut World, service: String) {
     let slowest = if world.random.percent(3) { 15_000 } else { 900 };
     let delay = world.random.range(5, slowest);
-    world.plan_once(delay, Happening::SyncEndpoints(service));
+    world.plan_once(world.endpoints_after.unwrap_or(delay), Happening::SyncEndpoints(service));
 }
 
 /// One look of the EndpointSlice controller.

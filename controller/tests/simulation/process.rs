@@ -60,7 +60,12 @@ fn resource(kind: Kind) -> Resource {
         Kind::Ingress => resources::INGRESS,
         Kind::Deployment => resources::DEPLOYMENT,
         Kind::EndpointSlice => resources::ENDPOINT_SLICE,
-        Kind::VirtualService | Kind::TrafficSplit | Kind::TraefikService | Kind::ApisixRoute | Kind::Mapping => {
+        Kind::VirtualService
+        | Kind::DestinationRule
+        | Kind::TrafficSplit
+        | Kind::TraefikService
+        | Kind::ApisixRoute
+        | Kind::Mapping => {
             let plural = format!("{}s", kind.as_str().to_lowercase());
             Resource::named(kind.api_version(), kind.as_str(), &plural, true)
         }

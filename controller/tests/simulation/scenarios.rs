@@ -1,7 +1,7 @@
 //! Scenes that have to go one way only, and the troubles of the peers' users.
 
 use crate::cluster::{Actor, Kind, ROLLOUT, World, int, label, text};
-use crate::meshes::{MESHES, weights_now};
+use crate::meshes::{MESHES, Mesh, weights_now};
 use crate::platform::available;
 use crate::shares::{selected, shares};
 use crate::simulation::Simulation;
@@ -16,7 +16,7 @@ fn canary(steps: &Value) -> Value {
     json!({"canary": {"steps": steps}})
 }
 
-fn routed(steps: &Value, more: &Value) -> Value {
+pub fn routed(steps: &Value, more: &Value) -> Value {
     let mut strategy = json!({"canary": {
         "steps": steps, "canaryService": "web-canary", "stableService": "web-stable",
         "trafficRouting": {
@@ -28,14 +28,14 @@ fn routed(steps: &Value, more: &Value) -> Value {
     strategy
 }
 
-fn blue_green(more: &Value) -> Value {
+pub fn blue_green(more: &Value) -> Value {
     let mut strategy = json!({"blueGreen": {"activeService": "web-active", "previewService": "web-preview"}});
     tidegate_crds::patch::merge_apply(&mut strategy["blueGreen"], more);
     strategy
 }
 
 /// The first version is out, and nothing is going on.
-fn deployed(replicas: i64, strategy: &Value) -> Simulation {
+pub fn deployed(replicas: i64, strategy: &Value) -> Simulation {
     let mut simulation = Simulation::new(1, &spec::rollout(replicas, strategy), true);
     simulation.world().calm = true;
     simulation.run_for(WHILE);
@@ -48,11 +48,11 @@ fn told(simulation: &mut Simulation) -> Vec<String> {
     std::mem::take(&mut simulation.events)
 }
 
-fn status(simulation: &Simulation, field: &str) -> String {
+pub fn status(simulation: &Simulation, field: &str) -> String {
     text(simulation.world().rollout(), &format!("/status/{field}")).to_owned()
 }
 
-fn assert_phase(simulation: &Simulation, phase: &str, message: &str) {
+pub fn assert_phase(simulation: &Simulation, phase: &str, message: &str) {
     let world = simulation.world();
     let log = || world.trace.lines[world.trace.lines.len().saturating_sub(40)..].join("\n");
     assert_eq!(world.violation, None, "{}", log());
@@ -60,7 +60,7 @@ fn assert_phase(simulation: &Simulation, phase: &str, message: &str) {
     assert!(text(world.rollout(), "/status/message").starts_with(message), "{}", log());
 }
 
-fn hash_of_image(world: &World, image: &str) -> String {
+pub fn hash_of_image(world: &World, image: &str) -> String {
     let (_, object) = world
         .of_kind(Kind::ReplicaSet)
         .find(|(_, o)| text(o, "/spec/template/spec/containers/0/image") == image)
@@ -76,7 +76,7 @@ fn size_of_image(world: &World, image: &str) -> i64 {
         .sum()
 }
 
-fn share_of_image(simulation: &Simulation, image: &str) -> i64 {
+pub fn share_of_image(simulation: &Simulation, image: &str) -> i64 {
     let world = simulation.world();
     let hash = hash_of_image(&world, image);
     shares(&world).get(&hash).copied().unwrap_or(0)
@@ -126,6 +126,11 @@ fn every_router_carries_the_weights_of_the_steps() {
         let mut strategy =
             routed(&json!([{"setWeight": 20}, {"pause": {}}, {"setWeight": 60}, {"pause": {}}]), &json!({}));
         strategy["canary"]["trafficRouting"] = mesh.routing();
+        let by_subsets = mesh == Mesh::IstioSubsets;
+        for service in ["canaryService", "stableService"].into_iter().filter(|_| by_subsets) {
+            strategy["canary"].as_object_mut().unwrap().remove(service);
+        }
+        let canary = if by_subsets { "subset/canary" } else { "web-canary" };
         let mut simulation = deployed(5, &strategy);
         users::release(&mut simulation.world(), false);
         for weight in [20, 60] {
@@ -133,13 +138,55 @@ fn every_router_carries_the_weights_of_the_steps() {
             assert_phase(&simulation, "Paused", "CanaryPauseStep");
             assert_eq!(share_of_image(&simulation, "web:2"), weight, "{name}");
             let now: i64 =
-                weights_now(&simulation.world(), mesh).iter().filter(|(s, _)| s == "web-canary").map(|(_, w)| w).sum();
+                weights_now(&simulation.world(), mesh).iter().filter(|(s, _)| s == canary).map(|(_, w)| w).sum();
             assert_eq!(now, weight, "{name}");
             users::promote(&mut simulation.world());
         }
         simulation.run_for(WHILE);
         assert_phase(&simulation, "Healthy", "");
         assert_eq!(share_of_image(&simulation, "web:2"), 100, "{name}");
+    }
+}
+
+/// The strategy becomes another one in the middle of an update, and the Services keep their names. The stable version
+/// serves whole all along, and the update goes on as the new strategy has it.
+#[test]
+fn a_routed_canary_and_blue_green_take_over_from_each_other() {
+    let blue_green = blue_green(&json!({
+        "activeService": "web-stable", "previewService": "web-canary", "autoPromotionEnabled": false,
+    }));
+    for dynamic in [false, true] {
+        let canary = routed(&json!([{"setWeight": 50}, {"pause": {}}]), &json!({ "dynamicStableScale": dynamic }));
+        for (from, to) in [(&canary, &blue_green), (&blue_green, &canary)] {
+            let mut simulation = deployed(4, from);
+            users::release(&mut simulation.world(), false);
+            simulation.run_for(WHILE);
+            assert_phase(&simulation, "Paused", "");
+            {
+                let mut world = simulation.world();
+                let change = tidegate_crds::patch::merge_diff(from, to).unwrap();
+                users::patch_rollout(&mut world, "", &json!({"spec": {"strategy": change}}));
+                world.history = Some(Vec::new());
+            }
+            simulation.run_for(WHILE);
+            assert_phase(&simulation, "Paused", "");
+            let stable = hash_of_image(&simulation.world(), "web:1");
+            let smallest = if dynamic { 2 } else { 4 };
+            for (_, id, object) in simulation.world().history.iter().flatten() {
+                if id.0 == Kind::Service && id.1 == "web-stable" {
+                    assert_eq!(text(object, &format!("/spec/selector/{}", keys::POD_TEMPLATE_HASH)), stable);
+                }
+                let ours = id.0 == Kind::ReplicaSet && id.1.ends_with(&stable);
+                assert!(!ours || int(object, "/spec/replicas") >= smallest, "{object}");
+            }
+            users::promote(&mut simulation.world());
+            simulation.run_for(WHILE);
+            assert_phase(&simulation, "Healthy", "");
+            assert_eq!(share_of_image(&simulation, "web:2"), 100);
+            let world = simulation.world();
+            assert_eq!((size_of_image(&world, "web:1"), size_of_image(&world, "web:2")), (0, 4));
+            assert_eq!(text(world.rollout(), "/status/stableRS"), hash_of_image(&world, "web:2"));
+        }
     }
 }
 

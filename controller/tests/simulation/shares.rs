@@ -6,8 +6,11 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use tidegate_crds::keys;
 
-/// Hash behind a Service.
+/// Hash behind a Service, or behind a subset that stands for one.
 pub fn selected(world: &World, service: &str) -> String {
+    if let Some(hash) = meshes::subset(world, service) {
+        return hash.to_owned();
+    }
     let service = world.get(Kind::Service, service).unwrap_or(&Value::Null);
     service["spec"]["selector"][keys::POD_TEMPLATE_HASH].as_str().unwrap_or_default().to_owned()
 }

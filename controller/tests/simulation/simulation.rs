@@ -181,6 +181,7 @@ impl Simulation {
         if !stated {
             world.violated(format!("5: at rest as {phase:?} ({message}), abort {aborted}, paused {paused}"));
         }
+        nothing_goes_on(&mut world, &rollout);
         // A first version that never came up takes nothing back.
         let back = crate::platform::available(&world, &stable) > 0 || int(&rollout, "/spec/replicas") == 0;
         if aborted && back && !message.starts_with("InvalidSpec") && stable != current && !stable.is_empty() {
@@ -231,6 +232,17 @@ impl Simulation {
         if self.world().violation.is_none() {
             self.at_rest();
         }
+    }
+}
+
+/// A run that the status does not name any more has been ended.
+fn nothing_goes_on(world: &mut World, rollout: &Value) {
+    let named = rollout["status"].to_string();
+    let running = |o: &Value| text(o, "/status/phase") == "Running" && o["spec"]["terminate"] != true;
+    let forgotten = |(name, o): &(&String, &Value)| running(o) && !named.contains(&format!("\"{name}\""));
+    let found = world.of_kind(Kind::AnalysisRun).find(forgotten).map(|(name, _)| name.clone());
+    if let Some(name) = found {
+        world.violated(format!("5: AnalysisRun {name} goes on, and nobody waits for it"));
     }
 }
 

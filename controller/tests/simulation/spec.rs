@@ -1,7 +1,7 @@
 //! Rollouts drawn at random from the whole specification, and what has to be there for them.
 
 use crate::cluster::{Actor, Kind, ROLLOUT, World, text};
-use crate::meshes::{MESHES, Mesh};
+use crate::meshes::{self, MESHES, Mesh};
 use crate::random::Random;
 use serde_json::{Value, json};
 
@@ -161,6 +161,13 @@ fn canary(random: &mut Random, router: Router) -> Value {
     if !matches!(router, Router::Mesh(_)) && random.percent(15) {
         canary["trafficRouting"]["maxTrafficWeight"] = json!(1000);
     }
+    if router == Router::Mesh(Mesh::IstioSubsets)
+        && random.percent(75)
+        && let Some(map) = canary.as_object_mut()
+    {
+        map.remove("canaryService");
+        map.remove("stableService");
+    }
     if router == Router::Gateway && random.percent(15) {
         canary["pingPong"] = json!({"pingService": "web-stable", "pongService": "web-canary"});
         if let Some(map) = canary.as_object_mut() {
@@ -291,31 +298,58 @@ pub fn random_rollout(random: &mut Random) -> Value {
 pub fn change_steps(world: &mut World) {
     let rollout = world.rollout().clone();
     let Some(canary) = rollout.pointer("/spec/strategy/canary") else { return };
-    let router = match canary.get("trafficRouting") {
-        None => Router::None,
-        Some(routing) if routing.get("nginx").is_some() => Router::Nginx,
-        Some(routing) => Mesh::of(routing).map_or(Router::Gateway, Router::Mesh),
-    };
-    let steps = steps(&mut world.random, router);
+    let steps = steps(&mut world.random, router_of(canary));
     crate::users::patch_rollout(world, "", &json!({"spec": {"strategy": {"canary": {"steps": steps}}}}));
 }
 
-/// The user moves between the basic canary and blue-green, which share no route that somebody would have to mend.
+/// The user moves between canary, with routes and without, and blue-green. A routed canary's Services keep their names.
+/// Routes are nobody's without a canary that has them: the user gives everything to the stable Service, after a move
+/// away from them as before a move to them.
 pub fn change_strategy(world: &mut World) {
     let rollout = world.rollout().clone();
-    if rollout.pointer("/spec/strategy/canary/trafficRouting").is_some() {
-        return;
-    }
-    let strategy = if rollout.pointer("/spec/strategy/canary").is_some() {
+    let before = rollout.pointer("/spec/strategy/canary");
+    let (strategy, router) = if let Some(canary) = before {
         let mut blue_green = blue_green(&mut world.random);
         if let Some(map) = blue_green.as_object_mut() {
             map.remove("scaleDownDelayRevisionLimit");
         }
-        json!({"canary": null, "blueGreen": blue_green})
+        if canary.get("trafficRouting").is_some() {
+            let mut services = ["web-stable", "web-canary"];
+            if canary.get("pingPong").is_some() && text(&rollout, "/status/canary/stablePingPong") == "pong" {
+                services.reverse();
+            }
+            for (field, service) in ["activeService", "previewService"].into_iter().zip(services) {
+                if blue_green.get(field).is_some() {
+                    blue_green[field] = json!(service);
+                }
+            }
+        }
+        (json!({"canary": null, "blueGreen": blue_green}), router_of(canary))
     } else {
-        json!({"canary": canary(&mut world.random, Router::None), "blueGreen": null})
+        let router = match world.random.range(0, 9) {
+            0..=3 => Router::None,
+            4 => Router::Nginx,
+            5..=6 => Router::Mesh(world.random.pick(&MESHES).0),
+            _ => Router::Gateway,
+        };
+        (json!({"canary": canary(&mut world.random, router), "blueGreen": null}), router)
     };
-    crate::users::patch_rollout(world, "", &json!({"spec": {"strategy": strategy}}));
+    let change = json!({"spec": {"strategy": strategy}});
+    if before.is_some() {
+        crate::users::patch_rollout(world, "", &change);
+        apply_routes(world, router);
+    } else {
+        apply_routes(world, router);
+        crate::users::patch_rollout(world, "", &change);
+    }
+}
+
+fn router_of(canary: &Value) -> Router {
+    match canary.get("trafficRouting") {
+        None => Router::None,
+        Some(routing) if routing.get("nginx").is_some() => Router::Nginx,
+        Some(routing) => Mesh::of(routing).map_or(Router::Gateway, Router::Mesh),
+    }
 }
 
 /// The user makes a mistake, or mends it.
@@ -332,30 +366,40 @@ fn service(name: &str) -> Value {
     })
 }
 
+/// The user applies what a router goes by, with everything on the stable Service.
+fn apply_routes(world: &mut World, router: Router) {
+    match router {
+        Router::None => {}
+        Router::Gateway => {
+            let backend = |name: &str, weight: i64| json!({"name": name, "port": 80, "weight": weight});
+            let spec = json!({
+                "parentRefs": [{"name": "gateway"}],
+                "rules": [
+                    {"backendRefs": [backend("web-stable", 100), backend("web-canary", 0)]},
+                    {"name": "foreign", "matches": [{"path": {"type": "Exact", "value": "/other"}}],
+                     "backendRefs": [backend("other", 3), backend("third", 7)]},
+                ],
+            });
+            meshes::apply(world, Kind::HttpRoute, "route", &spec);
+        }
+        Router::Nginx => {
+            let backend = json!({"service": {"name": "web-stable", "port": {"number": 80}}});
+            let path = json!({"path": "/", "pathType": "Prefix", "backend": backend});
+            let spec = json!({"rules": [{"host": "web.example.com", "http": {"paths": [path]}}]});
+            let _ = world.delete(Actor::User, Kind::Ingress, "web-ingress-canary", "");
+            meshes::apply(world, Kind::Ingress, "ingress", &spec);
+        }
+        Router::Mesh(mesh) => mesh.furnish(world),
+    }
+}
+
 /// Puts everything in place that the Rollout needs, and some things that are somebody else's.
 pub fn furnish(world: &mut World, rollout: &Value) {
     for name in ["web-canary", "web-stable", "web-active", "web-preview", "other"] {
         let _ = world.create(Actor::User, Kind::Service, &service(name));
     }
-    let backend = |name: &str, weight: i64| json!({"name": name, "port": 80, "weight": weight});
-    let route = json!({
-        "metadata": {"name": "route", "labels": {"user": "l"}, "annotations": {"user": "a"}},
-        "spec": {
-            "parentRefs": [{"name": "gateway"}],
-            "rules": [
-                {"backendRefs": [backend("web-stable", 100), backend("web-canary", 0)]},
-                {"name": "foreign", "matches": [{"path": {"type": "Exact", "value": "/other"}}],
-                 "backendRefs": [backend("other", 3), backend("third", 7)]},
-            ],
-        },
-    });
-    let _ = world.create(Actor::User, Kind::HttpRoute, &route);
-    let path = |service: &str| json!({"path": "/", "pathType": "Prefix", "backend": {"service": {"name": service, "port": {"number": 80}}}});
-    let ingress = json!({
-        "metadata": {"name": "ingress", "annotations": {"user": "a"}},
-        "spec": {"rules": [{"host": "web.example.com", "http": {"paths": [path("web-stable")]}}]},
-    });
-    let _ = world.create(Actor::User, Kind::Ingress, &ingress);
+    apply_routes(world, Router::Gateway);
+    apply_routes(world, Router::Nginx);
     if let Some(mesh) = rollout.pointer("/spec/strategy/canary/trafficRouting").and_then(Mesh::of) {
         mesh.furnish(world);
     }
