@@ -137,7 +137,8 @@ pub struct RouterOptions {
     pub gateway_route_version: String,
     /// Version of TCPRoute. Default `v1alpha2`.
     pub gateway_tcp_route_version: String,
-    /// Version of TLSRoute. Default `v1`; clusters with Gateway API before 1.5 have `v1alpha2`.
+    /// Version of TLSRoute. Default `v1`; clusters with Gateway API before 1.5 have `v1alpha2`, which
+    /// the controller finds out.
     pub gateway_tls_route_version: String,
 }
 

@@ -6,7 +6,7 @@ use super::observe::{observe, owner_keys};
 use super::patience::Patience;
 use super::snapshot::DESTINATION_RULE;
 use super::telling::Telling;
-use super::{act, decide, release};
+use super::{act, decide, release, versions};
 use crate::cache::Key;
 use crate::context::{Context, Interest, Writer, managed, naming, owners, services};
 use crate::events::{About, Event};
@@ -32,7 +32,8 @@ pub struct Controller {
     /// Deployments that may have lost the Rollout that replaced them.
     workloads: Arc<Queue>,
     interest: Arc<Interest>,
-    router_options: RouterOptions,
+    /// Versions of kinds may turn out to be others than those that the process was started with.
+    router_options: Mutex<Arc<RouterOptions>>,
     metrics: Arc<Metrics>,
     /// Uids of our Rollouts that came under our eyes.
     greeted: Mutex<BTreeSet<String>>,
@@ -57,7 +58,7 @@ impl Controller {
             rules: Queue::new(),
             workloads: Queue::new(),
             interest: Arc::default(),
-            router_options,
+            router_options: Mutex::new(Arc::new(router_options)),
             metrics,
             greeted: Mutex::default(),
             patience: Mutex::default(),
@@ -191,7 +192,7 @@ impl Controller {
         let (queue, workers) = (Arc::clone(&self.rules), options.service_workers);
         let rules = crate::worker::run("destinationrule", queue, workers, Arc::clone(&self.metrics), move |key| {
             let this = Arc::clone(&this);
-            async move { release::destination_rule(&this.context, &this.router_options, &key).await }
+            async move { release::destination_rule(&this.context, &this.router_options(), &key).await }
         });
         let this = Arc::clone(&self);
         let workloads =
@@ -203,7 +204,7 @@ impl Controller {
             for key in release::workloads_left_behind(&self.context).await {
                 self.workloads.add(key);
             }
-            for key in release::rules_left_behind(&self.context, &self.router_options).await {
+            for key in release::rules_left_behind(&self.context, &self.router_options()).await {
                 self.rules.add(key);
             }
         };
@@ -216,6 +217,10 @@ impl Controller {
         self.services.close();
         self.rules.close();
         self.workloads.close();
+    }
+
+    fn router_options(&self) -> Arc<RouterOptions> {
+        Arc::clone(&self.router_options.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     fn telling(&self) -> MutexGuard<'_, Telling> {
@@ -235,9 +240,16 @@ impl Controller {
     }
 
     async fn pass(&self, key: &Key) -> Result<Next, Failure> {
-        let Some(mut snapshot) = observe(&self.context, &self.interest, &self.router_options, key).await? else {
-            return Ok(Next::WAIT);
-        };
+        let mut options = self.router_options();
+        let mut observed = observe(&self.context, &self.interest, &options, key).await?;
+        if let Some(snapshot) = &observed
+            && let Some(served) = versions::served(self.context.api.as_ref(), snapshot).await
+        {
+            options = Arc::new(served);
+            *self.router_options.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::clone(&options);
+            observed = observe(&self.context, &self.interest, &options, key).await?;
+        }
+        let Some(mut snapshot) = observed else { return Ok(Next::WAIT) };
         if !self.context.is_ours(snapshot.rollout.metadata.labels.as_ref()) {
             return Ok(Next::WAIT);
         }

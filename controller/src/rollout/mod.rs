@@ -27,6 +27,7 @@ pub mod telling;
 pub(crate) mod template;
 mod traffic;
 pub mod validate;
+mod versions;
 mod workload;
 
 pub use controller::Controller;

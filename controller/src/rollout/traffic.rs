@@ -260,7 +260,8 @@ fn wanted(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_reached: bo
             (weight, if gone { stable_hash.clone() } else { pass.hash.clone() }, true)
         }
     };
-    let no_canary = pass.new_rs().is_none_or(|rs| rs.available == 0);
+    // Also one whose last pod this pass takes away: its routes go before.
+    let no_canary = pass.new_rs().is_none_or(|rs| rs.available == 0 || pass.size(rs) == 0);
     let clean = promoted || abort || pass.status.promote_full || no_canary;
     let (headers, mirrors) = if clean { Default::default() } else { managed_routes(canary, at) };
     let additional = super::experiments::destinations(pass, canary, at);

@@ -56,6 +56,51 @@ fn users_have_switched_when_the_endpoints_have() {
     assert_eq!(told, ["patch web-v1 +scale-down-deadline", "tell RolloutCompleted", "Healthy"]);
 }
 
+#[test]
+fn a_header_route_goes_before_the_last_pod_that_it_leads_to() {
+    let header = json!({"name": "testers", "match": [{"headerName": "x", "headerValue": {"exact": "1"}}]});
+    let strategy = canary(json!({
+        "steps": [
+            {"setCanaryScale": {"replicas": 1}}, {"setHeaderRoute": header}, {"pause": {}},
+            {"setCanaryScale": {"matchTrafficWeight": true}}, {"pause": {}},
+        ],
+        "canaryService": "web-canary", "stableService": "web-stable",
+        "trafficRouting": {
+            "managedRoutes": [{"name": "testers"}], "plugins": {"argoproj-labs/gatewayAPI": {"httpRoute": "web"}},
+        },
+    }));
+    let mut snapshot = updating(&strategy, 4, 1, 1);
+    snapshot.services.insert("web-canary".to_owned(), service("v2"));
+    let rules = |snapshot: &Snapshot| {
+        let route = snapshot.routing.0.values().next().unwrap();
+        route["spec"]["rules"].as_array().unwrap().len()
+    };
+    snapshot.rollout.status.current_step_index = Some(2);
+    for action in decide(&snapshot, now()).actions {
+        let Action::Route(tidegate_traffic::Write::Patch { patch, .. }) = action else { continue };
+        snapshot.routing.0.values_mut().for_each(|route| tidegate_crds::patch::merge_apply(route, &patch));
+    }
+    assert_eq!(rules(&snapshot), 2, "testers are led to the canary");
+    snapshot.rollout.status.current_step_index = Some(3);
+    let decision = decide(&snapshot, now());
+    let told: Vec<&str> = decision
+        .actions
+        .iter()
+        .map(|action| match action {
+            Action::Route(tidegate_traffic::Write::Patch { patch, .. }) => {
+                assert_eq!(patch["spec"]["rules"].as_array().unwrap().len(), 1, "{patch}");
+                "route"
+            }
+            Action::PatchReplicaSet { change, .. } => {
+                assert_eq!(change.replicas, Some(0));
+                "shrink"
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, ["route", "shrink"]);
+}
+
 /// An Ingress whose load balancer has these weights for canary and stable version.
 fn load_balancer(weights: [i32; 2]) -> Answer {
     let group = |service: &str, weight: i32| TargetGroup {
