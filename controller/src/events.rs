@@ -17,7 +17,7 @@ const WRITERS: u64 = 2;
 const REMEMBERED: usize = 2048;
 /// As long as no more than so many events wait at a writer, somebody may wait for theirs, and for no longer than this.
 const SHORT: usize = 8;
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// An event to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]

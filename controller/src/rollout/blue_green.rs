@@ -3,6 +3,7 @@
 use super::analyses::{self, Purpose};
 use super::canary::{hash_label, select, switch};
 use super::endpoints;
+use super::experiments;
 use super::pass::{Pass, later};
 use super::snapshot::ReplicaSet;
 use crate::events::Event;
@@ -15,6 +16,9 @@ const DEFAULT_DELAY_SECONDS: i64 = 30;
 
 pub(crate) fn run(pass: &mut Pass<'_>, blue_green: &BlueGreen) {
     pass.status.current_step_index = None;
+    // Routes and experiments are a canary's, which this Rollout may have had before.
+    pass.status.canary.weights = None;
+    experiments::end(pass);
     let active = selector(pass, Some(&blue_green.active_service));
     let fast_rollback = is_fast_rollback(pass);
     let halted = pass.halted();

@@ -134,8 +134,10 @@ fn targets(pass: &Pass<'_>, canary: &Canary, at: Position, routed: bool) -> (i32
     if traffic::held(pass, canary).is_some() {
         stable = total;
     }
-    if unverified(pass) {
-        // The data plane still goes by earlier weights: nothing shrinks under traffic that may be there.
+    let overtakes = pass.status.canary.weights.as_ref().is_some_and(|w| w.canary.weight > 0) && serves(pass) == 0;
+    if unverified(pass) || overtakes {
+        // The data plane still goes by earlier weights: nothing shrinks under traffic that may be there, nor under that
+        // of a version whose Service the current one takes over in this pass.
         new = new.max(pass.new_rs().map_or(0, |rs| rs.replicas.min(total)));
         stable = stable.max(pass.stable_rs().map_or(0, |rs| rs.replicas.min(total)));
     }

@@ -27,6 +27,12 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary, at: Position) {
     end_others(pass, step.is_some());
 }
 
+/// No step wants an Experiment.
+pub(crate) fn end(pass: &mut Pass<'_>) {
+    pass.status.canary.current_experiment = None;
+    end_others(pass, false);
+}
+
 /// The Experiment that the status names.
 pub(crate) fn current<'a>(pass: &Pass<'a>) -> Option<&'a Experiment> {
     let name = pass.status.canary.current_experiment.as_deref()?;

@@ -310,10 +310,11 @@ fn plan(pass: &mut Pass<'_>, canary: &Canary, router: &dyn Router, wanted: &Want
     Ok(Planned { plan, weights, reached })
 }
 
-/// The weight that the canary's Service can have by now: a Service that gets more needs endpoints first, the stable one
-/// at a promotion too. Says also whether the canary's has them.
+/// The weight that the canary's Service can have by now: a Service that gets more needs endpoints first. Says also
+/// whether they are there.
 fn within_reach(pass: &mut Pass<'_>, services: &Services, wanted: &Wanted) -> (i32, bool) {
-    let before = pass.status.canary.weights.as_ref().map_or(0, |w| w.canary.weight);
+    let recorded = pass.status.canary.weights.as_ref().map(|w| w.canary.clone()).unwrap_or_default();
+    let before = recorded.weight;
     if pass.promoted() && before > 0 && !services.ping_pong && !services.stable.is_empty() {
         let selected = pass.snapshot.services.get(&services.stable).is_none_or(|s| s.hash() == wanted.stable_hash);
         if !selected {
@@ -322,10 +323,18 @@ fn within_reach(pass: &mut Pass<'_>, services: &Services, wanted: &Wanted) -> (i
         let back = selected && endpoints::await_reach(pass, &services.stable, pass.stable_rs());
         return (if back { wanted.weight } else { before }, true);
     }
-    if wanted.weight > before && !endpoints::await_reach(pass, &services.canary, pass.rs_by_hash(&wanted.canary_hash)) {
-        return (before, false);
-    }
-    (wanted.weight, true)
+    let reached = if wanted.weight > before {
+        endpoints::await_reach(pass, &services.canary, pass.rs_by_hash(&wanted.canary_hash))
+    } else if wanted.weight < before && !services.stable.is_empty() {
+        // What the canary loses, the stable Service gets. An abort does not wait for it, nor what has no pods left.
+        let loser = recorded.pod_template_hash.unwrap_or_default();
+        let serves = pass.rs_by_hash(&loser).is_some_and(|rs| rs.serving() > 0);
+        let goes_on = serves && wanted.canary_hash == loser;
+        !goes_on || endpoints::await_reach(pass, &services.stable, pass.stable_rs())
+    } else {
+        true
+    };
+    (if reached { wanted.weight } else { before }, reached)
 }
 
 /// Makes a router's writes, each with the event that tells of it where there is one for each.

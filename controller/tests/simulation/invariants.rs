@@ -361,8 +361,7 @@ fn must_lead(world: &mut World, service: &str, hash: &str, what: &str) {
     let known = world.get(Kind::EndpointSlice, service).is_some() && now >= world.invariants.blind_until;
     let led = world.invariants.led.get(&(service.to_owned(), hash.to_owned()));
     // What has no pods, no endpoint can lead to; that is judged by itself.
-    let nobody = available(world, hash) == 0 || world.invariants.least_size(now) == 0;
-    let first = is_first(world) || nobody || hash.starts_with("exp-");
+    let first = is_first(world) || available(world, hash) == 0 || hash.starts_with("exp-");
     if first || !known || led.is_some_and(|at| now - at <= BLIND) || world.invariants.lately_changed(now) {
         return;
     }
@@ -560,7 +559,7 @@ fn status(world: &mut World, before: &Value, after: &Value) {
         }
     }
     nobody_is_left(world);
-    if let Some(weights) = after.pointer("/status/canary/weights").filter(|_| is_routed(world)) {
+    if let Some(weights) = after.pointer("/status/canary/weights") {
         let more = weights.get("additional").and_then(Value::as_array).into_iter().flatten();
         let sum = int(weights, "/canary/weight")
             + int(weights, "/stable/weight")

@@ -42,6 +42,9 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (30590, "an update right after a promotion with dynamicStableScale scaled the new stable version to nothing"),
     (40888, "a pod that had just become available was taken away as unhealthy"),
     (40997, "a Service was switched to pods on their way out"),
+    (3527, "a lowered weight went to a stable Service without endpoints"),
+    (200852, "an Experiment went on after a move to blue-green"),
+    (206224, "going back right after a promotion scaled a version down under the traffic that its Service still had"),
 ];
 
 /// Runs without `TIDEGATE_SIM_RUNS`, unless the time is over before.

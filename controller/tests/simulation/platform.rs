@@ -319,6 +319,10 @@ fn experiment(world: &mut World, name: &str) {
             world.plan(wait, Happening::Experiment(name.to_owned()));
         }
         "Running" if terminated => end(world, "Successful"),
+        // One that nobody waits for goes on until it is ended.
+        "Running" if text(world.rollout(), "/status/canary/currentExperiment") != name => {
+            world.plan(60_000, Happening::Experiment(name.to_owned()));
+        }
         "Running" => {
             let verdict = match world.random.range(0, 9) {
                 0 => "Failed",

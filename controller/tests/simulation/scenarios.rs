@@ -179,6 +179,8 @@ fn a_routed_canary_and_blue_green_take_over_from_each_other() {
                 let ours = id.0 == Kind::ReplicaSet && id.1.ends_with(&stable);
                 assert!(!ours || int(object, "/spec/replicas") >= smallest, "{object}");
             }
+            let weights = simulation.world().rollout()["status"]["canary"]["weights"].clone();
+            assert_eq!(weights.is_null(), to.get("blueGreen").is_some(), "{weights}");
             users::promote(&mut simulation.world());
             simulation.run_for(WHILE);
             assert_phase(&simulation, "Healthy", "");

@@ -235,14 +235,15 @@ impl Simulation {
     }
 }
 
-/// A run that the status does not name any more has been ended.
+/// A run that the status does not name any more has been ended, and so has an Experiment.
 fn nothing_goes_on(world: &mut World, rollout: &Value) {
     let named = rollout["status"].to_string();
     let running = |o: &Value| text(o, "/status/phase") == "Running" && o["spec"]["terminate"] != true;
     let forgotten = |(name, o): &(&String, &Value)| running(o) && !named.contains(&format!("\"{name}\""));
-    let found = world.of_kind(Kind::AnalysisRun).find(forgotten).map(|(name, _)| name.clone());
+    let all = world.of_kind(Kind::AnalysisRun).chain(world.of_kind(Kind::Experiment));
+    let found = all.filter(|one| forgotten(one)).map(|(name, _)| name.clone()).next();
     if let Some(name) = found {
-        world.violated(format!("5: AnalysisRun {name} goes on, and nobody waits for it"));
+        world.violated(format!("5: {name} goes on, and nobody waits for it"));
     }
 }
 
