@@ -99,6 +99,9 @@ fn install_crds(cluster: &Cluster) -> Result<()> {
     let crds = tidegate_e2e::state::repository().join("charts/tidegate/crds");
     let applied = cluster.kubectl().args(["apply", "--server-side", "-f"]).arg(crds).stdout(Stdio::null()).status()?;
     ensure!(applied.success(), "the CRDs cannot be installed");
+    let served = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
+    let served = cluster.kubectl().args(served).stdout(Stdio::null()).status()?;
+    ensure!(served.success(), "the CRDs are not served after 30 s");
     Ok(())
 }
 
