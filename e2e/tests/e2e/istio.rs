@@ -152,7 +152,10 @@ fn subsets_select_versions_and_are_given_back() -> Result<()> {
             .await?;
         let istio = json!({
             "virtualService": {"name": "web", "routes": ["primary"], "tlsRoutes": [{"port": 443}]},
-            "destinationRule": {"name": "web", "canarySubsetName": "canary", "stableSubsetName": "stable"},
+            "destinationRule": {
+                "name": "web", "canarySubsetName": "canary", "stableSubsetName": "stable",
+                "additionalSubsetNames": ["all"],
+            },
         });
         scene.deploy(routed(istio, json!({}), json!([{"setWeight": 40}, {"pause": {}}]))).await?;
         scene.set_tag("web", "2")?;
