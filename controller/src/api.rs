@@ -290,22 +290,44 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Hears of every call: its kind, verb and HTTP status.
 type CallObserver = std::sync::Arc<dyn Fn(&Resource, &'static str, u16) + Send + Sync>;
 
-/// The API of a real cluster.
+/// Kinds that lie in another cluster.
+pub struct Elsewhere {
+    /// Their API group.
+    pub group: &'static str,
+    /// The cluster, or why it cannot be used.
+    pub client: Result<kube::Client, String>,
+}
+
+/// The API of a real cluster, and of the one that has some kinds in its place.
 #[derive(Clone)]
 pub struct KubeApi {
     client: kube::Client,
+    elsewhere: Option<std::sync::Arc<Elsewhere>>,
     observer: CallObserver,
 }
 
 impl KubeApi {
     /// Calls through `client`; `observer` hears of every call's kind, verb and HTTP status.
     pub fn new(client: kube::Client, observer: impl Fn(&Resource, &'static str, u16) + Send + Sync + 'static) -> Self {
-        Self { client, observer: std::sync::Arc::new(observer) }
+        Self { client, elsewhere: None, observer: std::sync::Arc::new(observer) }
     }
 
-    /// The client underneath, for watches.
-    pub fn client(&self) -> &kube::Client {
-        &self.client
+    /// The same, with some kinds in another cluster.
+    pub fn with(&self, elsewhere: Elsewhere) -> Self {
+        Self { elsewhere: Some(std::sync::Arc::new(elsewhere)), ..self.clone() }
+    }
+
+    /// The client of the cluster that has this kind, for calls and watches.
+    ///
+    /// # Errors
+    /// When the kind lies in another cluster that cannot be used.
+    pub fn client(&self, resource: &Resource) -> ApiResult<&kube::Client> {
+        match &self.elsewhere {
+            Some(elsewhere) if resource.group == elsewhere.group => {
+                elsewhere.client.as_ref().map_err(|why| ApiError::Other(why.clone()))
+            }
+            _ => Ok(&self.client),
+        }
     }
 
     async fn call<T: DeserializeOwned>(
@@ -315,7 +337,8 @@ impl KubeApi {
         request: Result<http::Request<Vec<u8>>, http::Error>,
     ) -> ApiResult<T> {
         let request = request.map_err(|error| ApiError::Other(format!("invalid request: {error}")))?;
-        let answer = tokio::time::timeout(CALL_TIMEOUT, self.client.request::<T>(request)).await;
+        let client = self.client(resource)?;
+        let answer = tokio::time::timeout(CALL_TIMEOUT, client.request::<T>(request)).await;
         let result = match answer {
             Err(_) => Err(ApiError::Timeout(CALL_TIMEOUT)),
             Ok(Ok(value)) => Ok(value),

@@ -1,13 +1,13 @@
 //! The controller process: connects, waits for the Lease, runs the reconcilers, and stops in good order.
 
-use crate::api::{Api, KubeApi};
-use crate::cache::{ClientOf, Scope, fill};
+use crate::api::{Api, KubeApi, Resource};
+use crate::cache::{Scope, fill};
 use crate::context::{Context, Stores};
 use crate::events::Recorder;
 use crate::lease::{Election, LeaseOptions};
 use crate::metrics::Metrics;
 use crate::options::{ControllerOptions, Controllers};
-use crate::rollout::primary::{self, ISTIO, Primary, Split};
+use crate::rollout::primary::{self, Istio};
 use anyhow::Context as _;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -42,11 +42,11 @@ pub async fn run(
     metrics.set("argo_rollouts_controller_info", "The controller.", &version, 1.0);
     metrics.set("build_info", "The program.", &version, 1.0);
     crate::metrics::process::tell(&metrics);
-    let observed = |client: &kube::Client| {
+    let own = {
         let metrics = Arc::clone(&metrics);
         KubeApi::new(client.clone(), move |resource, verb, code| metrics.api_call(resource, verb, code))
     };
-    let api: Arc<dyn Api> = Arc::new(observed(&client));
+    let api: Arc<dyn Api> = Arc::new(own.clone());
     // Before the election: those who stand by answer as well.
     if let Some(admission) = &options.admission {
         let address = crate::admission::serve(admission).await?;
@@ -73,7 +73,13 @@ pub async fn run(
         primary = primary::find(api.as_ref(), &watched) => primary,
         () = &mut stop => return Ok(()),
     };
-    let stores = Arc::new(Stores::new(Some(clients(&client, primary.as_ref())), &watched));
+    let istio = if primary.is_some() { Istio::Elsewhere } else { Istio::Here };
+    let routed = primary.map_or_else(|| own.clone(), |elsewhere| own.with(elsewhere));
+    let client_of = {
+        let routed = routed.clone();
+        Box::new(move |resource: &Resource| routed.client(resource).ok().cloned())
+    };
+    let stores = Arc::new(Stores::new(Some(client_of), &watched));
     let recorder = {
         let metrics = Arc::clone(&metrics);
         Recorder::start(Arc::clone(&api), COMPONENT, move |about, event| {
@@ -82,8 +88,7 @@ pub async fn run(
     };
     let context =
         Context { api: Arc::clone(&api), stores: Arc::clone(&stores), recorder, options: Arc::new(options.clone()) };
-    let routed = primary.map(|primary| Arc::new(Split::new(Arc::clone(&api), &primary, observed)) as _);
-    let reconcilers = Reconcilers::new(&context, routed, &metrics, &client)?;
+    let reconcilers = Reconcilers::new(&context, Arc::new(routed), istio, &metrics, &client)?;
     for (store, labels) in stores.watched(options.namespaced) {
         let scope = Scope { namespace: watched.clone(), labels: labels.to_owned() };
         tokio::spawn(fill(client.clone(), store, scope));
@@ -167,18 +172,19 @@ struct Reconcilers {
 }
 
 impl Reconcilers {
-    /// `routed` is the API that Rollouts go by, when it is not that of `context`.
+    /// `routed` is the API that Rollouts go by.
     fn new(
         context: &Context,
-        routed: Option<Arc<dyn Api>>,
+        routed: Arc<dyn Api>,
+        istio: Istio,
         metrics: &Arc<Metrics>,
         client: &kube::Client,
     ) -> anyhow::Result<Self> {
         let all = context.options.controllers == Controllers::All;
         let routers = router_options(&context.options);
-        let of_rollouts = Context { api: routed.unwrap_or_else(|| Arc::clone(&context.api)), ..context.clone() };
+        let of_rollouts = Context { api: routed, ..context.clone() };
         Ok(Self {
-            rollouts: all.then(|| crate::rollout::Controller::new(of_rollouts, routers, Arc::clone(metrics))),
+            rollouts: all.then(|| crate::rollout::Controller::new(of_rollouts, routers, istio, Arc::clone(metrics))),
             analysis_runs: crate::analysis_run::Controller::new(context.clone(), Arc::clone(metrics))
                 .map_err(|error| anyhow::anyhow!("cannot set up metric providers: {error}"))?,
             experiments: all.then(|| crate::experiment::Controller::new(context.clone(), Arc::clone(metrics))),
@@ -221,15 +227,6 @@ impl Reconcilers {
             controller.close();
         }
     }
-}
-
-/// Through which client a kind is watched: Istio's through that of its primary cluster, when there is one.
-fn clients(own: &kube::Client, primary: Option<&Primary>) -> ClientOf {
-    let (own, istio) = (own.clone(), primary.map(|primary| primary.client().cloned()));
-    Box::new(move |resource| match &istio {
-        Some(istio) if resource.group == ISTIO => istio.clone(),
-        _ => Some(own.clone()),
-    })
 }
 
 /// Makes the Application controller.

@@ -4,7 +4,8 @@ use super::aws::Aws;
 use super::metrics::PASSES;
 use super::observe::{observe, owner_keys};
 use super::patience::Patience;
-use super::snapshot::DESTINATION_RULE;
+use super::primary::Istio;
+use super::snapshot::{DESTINATION_RULE, Snapshot};
 use super::telling::Telling;
 use super::{act, decide, release, versions};
 use crate::cache::Key;
@@ -34,6 +35,7 @@ pub struct Controller {
     interest: Arc<Interest>,
     /// Versions of kinds may turn out to be others than those that the process was started with.
     router_options: Mutex<Arc<RouterOptions>>,
+    istio: Istio,
     metrics: Arc<Metrics>,
     /// Uids of our Rollouts that came under our eyes.
     greeted: Mutex<BTreeSet<String>>,
@@ -45,7 +47,7 @@ pub struct Controller {
 
 impl Controller {
     /// A controller that hears of every change in the stores from now on.
-    pub fn new(context: Context, router_options: RouterOptions, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(context: Context, router_options: RouterOptions, istio: Istio, metrics: Arc<Metrics>) -> Arc<Self> {
         let routers = &context.options.routers;
         let aws = routers.aws_verify_target_group.then(|| {
             Arc::new(Aws::new(&routers.alb_tag_key_resource_id, &routers.aws_target_group_binding_api_version))
@@ -59,6 +61,7 @@ impl Controller {
             workloads: Queue::new(),
             interest: Arc::default(),
             router_options: Mutex::new(Arc::new(router_options)),
+            istio,
             metrics,
             greeted: Mutex::default(),
             patience: Mutex::default(),
@@ -204,8 +207,11 @@ impl Controller {
             for key in release::workloads_left_behind(&self.context).await {
                 self.workloads.add(key);
             }
-            for key in release::rules_left_behind(&self.context, &self.router_options()).await {
-                self.rules.add(key);
+            // Elsewhere a rule of a Rollout that is not known here may be that of another cluster's.
+            if self.istio == Istio::Here {
+                for key in release::rules_left_behind(&self.context, &self.router_options()).await {
+                    self.rules.add(key);
+                }
             }
         };
         tokio::join!(rollouts, services, rules, workloads, left_behind);
@@ -239,20 +245,19 @@ impl Controller {
         PASSES.count(&self.metrics, &self.context.stores.rollouts, key, self.pass(key)).await
     }
 
+    /// What a decision about a Rollout of ours looks at.
+    async fn snapshot(&self, key: &Key) -> Result<Option<Snapshot>, Failure> {
+        let ours = |snapshot: &Snapshot| self.context.is_ours(snapshot.rollout.metadata.labels.as_ref());
+        let observed = observe(&self.context, &self.interest, &self.router_options(), key).await?.filter(ours);
+        let Some(snapshot) = &observed else { return Ok(None) };
+        let Some(served) = versions::served(self.context.api.as_ref(), snapshot).await else { return Ok(observed) };
+        let served = Arc::new(served);
+        *self.router_options.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::clone(&served);
+        Ok(observe(&self.context, &self.interest, &served, key).await?.filter(ours))
+    }
+
     async fn pass(&self, key: &Key) -> Result<Next, Failure> {
-        let mut options = self.router_options();
-        let mut observed = observe(&self.context, &self.interest, &options, key).await?;
-        if let Some(snapshot) = &observed
-            && let Some(served) = versions::served(self.context.api.as_ref(), snapshot).await
-        {
-            options = Arc::new(served);
-            *self.router_options.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::clone(&options);
-            observed = observe(&self.context, &self.interest, &options, key).await?;
-        }
-        let Some(mut snapshot) = observed else { return Ok(Next::WAIT) };
-        if !self.context.is_ours(snapshot.rollout.metadata.labels.as_ref()) {
-            return Ok(Next::WAIT);
-        }
+        let Some(mut snapshot) = self.snapshot(key).await? else { return Ok(Next::WAIT) };
         if let Some(aws) = &self.aws {
             aws.look(&self.context, key, &mut snapshot, &self.queue);
         }

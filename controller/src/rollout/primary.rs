@@ -1,12 +1,10 @@
 //! Istio with its control plane in another cluster: a Secret holds the kubeconfig of the cluster that has the
 //! VirtualServices and DestinationRules.
 
-use crate::api::{Api, ApiError, ApiResult, KubeApi, PatchCall, Propagation, Resource, error_chain, resources};
+use crate::api::{Api, ApiError, Elsewhere, error_chain, resources};
 use base64::Engine as _;
-use futures::future::BoxFuture;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Label of the Secret; its value is `true`.
@@ -14,26 +12,22 @@ pub const LABEL: &str = "istio.argoproj.io/primary-cluster";
 /// API group of what lies in the primary cluster.
 pub const ISTIO: &str = "networking.istio.io";
 
-/// How long the first answer to a question may be waited for before it is asked again, in seconds; doubled up to ten.
+/// Where Istio is configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Istio {
+    /// In the controller's own cluster.
+    Here,
+    /// In another one, where the Rollouts of other clusters may have their routes as well.
+    Elsewhere,
+}
+
+/// Seconds after which a question without an answer is asked again; doubled each time, up to ten.
 const RETRY_SECONDS: u64 = 1;
-
-/// The cluster that Istio is configured in.
-pub struct Primary {
-    /// Its client, or why there is none.
-    client: Result<kube::Client, String>,
-}
-
-impl Primary {
-    /// A client of the cluster; `None` when the Secret makes none.
-    pub fn client(&self) -> Option<&kube::Client> {
-        self.client.as_ref().ok()
-    }
-}
 
 /// Looks for the Secret in `namespace` (empty for all). Without one, or without the right to look, Istio's objects are
 /// in the controller's own cluster. Of several the first by namespace and name counts. Asks until there is an answer:
 /// routes of the wrong cluster must not be written.
-pub async fn find(api: &dyn Api, namespace: &str) -> Option<Primary> {
+pub async fn find(api: &dyn Api, namespace: &str) -> Option<Elsewhere> {
     let mut delay = RETRY_SECONDS;
     let mut secrets = loop {
         match api.list(&resources::SECRET, namespace, &format!("{LABEL}=true")).await {
@@ -67,7 +61,7 @@ pub async fn find(api: &dyn Api, namespace: &str) -> Option<Primary> {
     }
     let refuse =
         |error| format!("Secret {secret}, labelled {LABEL}, holds no kubeconfig of Istio's primary cluster: {error}");
-    Some(Primary { client: made.map(|(_, client)| client).map_err(refuse) })
+    Some(Elsewhere { group: ISTIO, client: made.map(|(_, client)| client).map_err(refuse) })
 }
 
 /// The name of the cluster, which is the key that `istioctl create-remote-secret` puts its kubeconfig under, and a client.
@@ -81,6 +75,9 @@ async fn client(secret: &Value) -> Result<(String, kube::Client), String> {
     let text = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
     let Some(text) = text else { return Err(format!("data.{name} is not text")) };
     let Ok(kubeconfig) = Kubeconfig::from_yaml(&text) else { return Err(format!("data.{name} is no kubeconfig")) };
+    if let Some(what) = reaches_out(&kubeconfig) {
+        return Err(format!("data.{name} has {what}; expected certificates and tokens themselves"));
+    }
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
     let mut config = config.map_err(|error| format!("data.{name}: {}", error_chain(&error)))?;
     config.default_retry = false;
@@ -88,84 +85,23 @@ async fn client(secret: &Value) -> Result<(String, kube::Client), String> {
     Ok((name.clone(), client.map_err(|error| format!("data.{name}: {}", error_chain(&error)))?))
 }
 
-/// Two clusters as one: Istio's kinds are those of the primary cluster, all others of the controller's own.
-pub struct Split {
-    own: Arc<dyn Api>,
-    primary: Result<KubeApi, String>,
-}
-
-impl Split {
-    /// `own` for all kinds but Istio's; `connect` makes the API of a client.
-    pub fn new(own: Arc<dyn Api>, primary: &Primary, connect: impl FnOnce(&kube::Client) -> KubeApi) -> Self {
-        Self { own, primary: primary.client.as_ref().map(connect).map_err(Clone::clone) }
+/// What a kubeconfig names that lies outside of it. Who may write a Secret somewhere must not thereby run programs in the
+/// controller's container, nor send its files to a server of his own.
+fn reaches_out(kubeconfig: &Kubeconfig) -> Option<&'static str> {
+    let files = kubeconfig.clusters.iter().filter_map(|c| c.cluster.as_ref()?.certificate_authority.as_ref());
+    if files.count() > 0 {
+        return Some("certificate-authority, a file");
     }
-
-    /// Calls the cluster that has this kind.
-    fn call<'a, T: Send + 'a>(
-        &'a self,
-        resource: &Resource,
-        call: impl FnOnce(&'a dyn Api) -> BoxFuture<'a, ApiResult<T>>,
-    ) -> BoxFuture<'a, ApiResult<T>> {
-        match &self.primary {
-            _ if resource.group != ISTIO => call(self.own.as_ref()),
-            Ok(primary) => call(primary),
-            Err(error) => Box::pin(std::future::ready(Err(ApiError::Other(error.clone())))),
-        }
-    }
-}
-
-impl Api for Split {
-    fn get<'a>(&'a self, resource: &'a Resource, namespace: &'a str, name: &'a str) -> BoxFuture<'a, ApiResult<Value>> {
-        self.call(resource, |api| api.get(resource, namespace, name))
-    }
-
-    fn list<'a>(
-        &'a self,
-        resource: &'a Resource,
-        namespace: &'a str,
-        selector: &'a str,
-    ) -> BoxFuture<'a, ApiResult<Vec<Value>>> {
-        self.call(resource, |api| api.list(resource, namespace, selector))
-    }
-
-    fn create<'a>(
-        &'a self,
-        resource: &'a Resource,
-        namespace: &'a str,
-        object: &'a Value,
-        dry_run: bool,
-    ) -> BoxFuture<'a, ApiResult<Value>> {
-        self.call(resource, |api| api.create(resource, namespace, object, dry_run))
-    }
-
-    fn patch<'a>(&'a self, call: PatchCall<'a>) -> BoxFuture<'a, ApiResult<Value>> {
-        self.call(call.resource, |api| api.patch(call))
-    }
-
-    fn replace<'a>(
-        &'a self,
-        resource: &'a Resource,
-        namespace: &'a str,
-        name: &'a str,
-        object: &'a Value,
-    ) -> BoxFuture<'a, ApiResult<Value>> {
-        self.call(resource, |api| api.replace(resource, namespace, name, object))
-    }
-
-    fn delete<'a>(
-        &'a self,
-        resource: &'a Resource,
-        namespace: &'a str,
-        name: &'a str,
-        uid: &'a str,
-        propagation: Propagation,
-    ) -> BoxFuture<'a, ApiResult<()>> {
-        self.call(resource, |api| api.delete(resource, namespace, name, uid, propagation))
-    }
-
-    fn evict<'a>(&'a self, namespace: &'a str, pod: &'a str) -> BoxFuture<'a, ApiResult<()>> {
-        self.own.evict(namespace, pod)
-    }
+    kubeconfig.auth_infos.iter().filter_map(|user| user.auth_info.as_ref()).find_map(|user| {
+        let named = [
+            (user.exec.is_some(), "exec, a program"),
+            (user.auth_provider.is_some(), "auth-provider, a program"),
+            (user.token_file.is_some(), "tokenFile, a file"),
+            (user.client_certificate.is_some(), "client-certificate, a file"),
+            (user.client_key.is_some(), "client-key, a file"),
+        ];
+        named.iter().find(|(given, _)| *given).map(|(_, what)| *what)
+    })
 }
 
 #[cfg(test)]
@@ -181,6 +117,10 @@ mod tests {
         base64::engine::general_purpose::STANDARD.encode(text)
     }
 
+    fn user(line: &str) -> Value {
+        json!({"west": encode(&format!("apiVersion: v1\nkind: Config\nusers:\n- name: a\n  user:\n    {line}\n"))})
+    }
+
     #[tokio::test]
     async fn a_secret_that_is_no_kubeconfig_is_named_without_its_content() {
         for (data, words) in [
@@ -188,6 +128,9 @@ mod tests {
             (json!({"west": "%%%"}), "data.west is not text"),
             (json!({"west": encode("token: [hush")}), "data.west is no kubeconfig"),
             (json!({"west": encode("apiVersion: v1\nkind: Config\ncurrent-context: nowhere")}), "data.west: "),
+            (user("exec: {apiVersion: client.authentication.k8s.io/v1, command: hush}"), "data.west has exec"),
+            (user("tokenFile: /var/run/hush"), "data.west has tokenFile"),
+            (user("client-key: /var/run/hush"), "data.west has client-key"),
         ] {
             let error = client(&secret(data.clone())).await.err().unwrap_or_default();
             assert!(error.contains(words) && !error.contains("hush"), "{data}: {error:?}");

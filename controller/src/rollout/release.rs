@@ -12,6 +12,8 @@ use tidegate_crds::keys;
 use tidegate_crds::rollout::Rollout;
 use tidegate_traffic::RouterOptions;
 
+/// How long the first list of a kind is waited for.
+const LISTED: Duration = Duration::from_secs(5);
 /// When to look again for a kind that was never listed so far.
 const UNSYNCED: Duration = Duration::from_secs(30);
 
@@ -69,7 +71,7 @@ pub(crate) async fn rules_left_behind(context: &Context, options: &RouterOptions
 pub(crate) async fn destination_rule(context: &Context, options: &RouterOptions, key: &Key) -> Result<Next, Failure> {
     let resource = destination_rules(options);
     let store = context.stores.of(&resource);
-    if !store.is_synced() {
+    if !store.listed(LISTED).await {
         // Its first list is under way, if the cluster has this kind at all.
         return Ok(Next::after(UNSYNCED));
     }

@@ -9,6 +9,8 @@ use crate::roles;
 use crate::scene::{self, HASH, Scene};
 
 const ISTIO: &str = "networking.istio.io/v1alpha3";
+/// Says on a DestinationRule which Rollout it belongs to.
+const MANAGED_BY: &str = "argo-rollouts.argoproj.io/managed-by-rollouts";
 /// The label of the Secret with the kubeconfig of the cluster that Istio is configured in.
 const PRIMARY: &str = "istio.argoproj.io/primary-cluster";
 
@@ -71,9 +73,14 @@ fn hosts() -> [Value; 2] {
     [json!({"host": "web-stable"}), json!({"host": "web-canary"})]
 }
 
-fn by_host(virtual_service: Value, steps: Value) -> Value {
+/// The routes of the VirtualService that are the Rollout's.
+fn own_routes() -> Value {
+    json!({"name": "web", "routes": ["primary"], "tlsRoutes": [{"port": 443}]})
+}
+
+fn by_host(steps: Value) -> Value {
     let services = json!({"stableService": "web-stable", "canaryService": "web-canary"});
-    routed(json!({"virtualService": virtual_service}), services, steps)
+    routed(json!({"virtualService": own_routes()}), services, steps)
 }
 
 async fn services(scene: &Scene) -> Result<()> {
@@ -95,8 +102,7 @@ fn weights_and_headers_go_to_the_routes_that_the_rollout_names() -> Result<()> {
         let steps = json!([
             {"setWeight": 20}, {"setHeaderRoute": header}, {"pause": {}}, {"setWeight": 70}, {"pause": {}},
         ]);
-        let routes = json!({"name": "web", "routes": ["primary"], "tlsRoutes": [{"port": 443}]});
-        scene.deploy(by_host(routes, steps)).await?;
+        scene.deploy(by_host(steps)).await?;
         let before = has_weights(&scene, [100, 0]).await?;
 
         scene.set_tag("web", "2")?;
@@ -151,7 +157,7 @@ fn subsets_select_versions_and_are_given_back() -> Result<()> {
             }))
             .await?;
         let istio = json!({
-            "virtualService": {"name": "web", "routes": ["primary"], "tlsRoutes": [{"port": 443}]},
+            "virtualService": own_routes(),
             "destinationRule": {
                 "name": "web", "canarySubsetName": "canary", "stableSubsetName": "stable",
                 "additionalSubsetNames": ["all"],
@@ -221,8 +227,14 @@ fn routes_may_be_in_another_cluster() -> Result<()> {
         scene.apply(virtual_service(hosts())).await?;
         scene.apply(primary("clusters: [hush")).await?;
         let mut controller = without_istio(&scene).await?;
-        let routes = json!({"name": "web", "routes": ["primary"], "tlsRoutes": [{"port": 443}]});
-        scene.apply(by_host(routes, json!([{"setWeight": 25}, {"pause": {}}]))).await?;
+        // A Rollout of another cluster has its rule there too.
+        let theirs = json!({
+            "apiVersion": ISTIO, "kind": "DestinationRule",
+            "metadata": {"name": "theirs", "labels": {}, "annotations": {MANAGED_BY: "theirs"}},
+            "spec": {"host": "theirs", "subsets": [{"name": "stable", "labels": {HASH: "abcde"}}]},
+        });
+        scene.apply(theirs.clone()).await?;
+        scene.apply(by_host(json!([{"setWeight": 25}, {"pause": {}}]))).await?;
         scene
             .until("the log to name the Secret", async || {
                 let said = controller.log();
@@ -248,6 +260,9 @@ fn routes_may_be_in_another_cluster() -> Result<()> {
         scene.plugin(&["promote", "web"])?;
         scene.phase("web", "Healthy").await?;
         has_weights(&scene, [100, 0]).await?;
+        let rule = scene.get(ISTIO, "DestinationRule", "theirs").await?;
+        assert_eq!(rule["metadata"]["annotations"], theirs["metadata"]["annotations"]);
+        assert_eq!(rule["spec"], theirs["spec"]);
         Ok(())
     })
 }
