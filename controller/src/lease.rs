@@ -48,14 +48,16 @@ impl Election {
         Self { api, options, seen: None }
     }
 
-    /// Waits until the Lease is ours.
-    pub async fn acquire(&mut self) {
+    /// Waits until the Lease is ours. Returns when the try began that took it: others count from no earlier moment.
+    pub async fn acquire(&mut self) -> Instant {
         let mut told = String::new();
         loop {
+            let began = Instant::now();
             match self.attempt().await {
-                Ok(Try::Held) => {
+                // An answer that was so long under way may tell of a Lease that has run out since.
+                Ok(Try::Held) if began.elapsed() < self.options.renew_deadline => {
                     tracing::info!(lease = self.options.name, identity = self.options.identity, "Leads from now on.");
-                    return;
+                    return began;
                 }
                 Ok(Try::Other(holder)) => {
                     if holder != told {
@@ -63,26 +65,30 @@ impl Election {
                         told = holder;
                     }
                 }
+                Ok(Try::Held) => {
+                    tracing::warn!(lease = self.options.name, "Taking the Lease took too long; trying again.");
+                }
                 Err(error) => tracing::warn!(lease = self.options.name, %error, "Cannot take the Lease; trying again."),
             }
             tokio::time::sleep(self.options.retry).await;
         }
     }
 
-    /// Keeps the Lease; returns when it is lost, with the reason.
-    pub async fn keep(&mut self) -> String {
-        let mut renewed = Instant::now();
+    /// Keeps the Lease that was renewed last by a try that began at `renewed`; returns when it is lost, with the reason.
+    pub async fn keep(&mut self, mut renewed: Instant) -> String {
+        let deadline = self.options.renew_deadline;
         loop {
             tokio::time::sleep(self.options.retry).await;
-            let attempt = tokio::time::timeout(self.options.renew_deadline, self.attempt()).await;
-            match attempt {
-                Ok(Ok(Try::Held)) => renewed = Instant::now(),
+            let began = Instant::now();
+            let left = deadline.saturating_sub(renewed.elapsed());
+            match tokio::time::timeout(left, self.attempt()).await {
+                Ok(Ok(Try::Held)) => renewed = began,
                 Ok(Ok(Try::Other(holder))) => return format!("{holder} holds the Lease now"),
                 Ok(Err(error)) => tracing::warn!(lease = self.options.name, %error, "Cannot renew the Lease."),
                 Err(_) => tracing::warn!(lease = self.options.name, "Renewing the Lease takes too long."),
             }
-            if renewed.elapsed() > self.options.renew_deadline {
-                return format!("the Lease could not be renewed for {:?}", self.options.renew_deadline);
+            if renewed.elapsed() >= deadline {
+                return format!("the Lease could not be renewed for {deadline:?}");
             }
         }
     }
@@ -144,8 +150,12 @@ impl Election {
         lease["spec"]["renewTime"] = now.as_str().into();
         match self.api.replace(&resources::LEASE, &namespace, &name, &lease).await {
             Ok(_) => Ok(Try::Held),
-            Err(ApiError::Conflict(_)) => Ok(Try::Other("another process".to_owned())),
+            // Who holds it already may have met a try of its own that came late: the next one tells.
+            Err(ApiError::Conflict(_)) if holder != identity => Ok(Try::Other("another process".to_owned())),
             Err(error) => Err(error),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,18 +61,55 @@ pub async fn run(
         let mut candidate = Election::new(Arc::clone(&api), lease_options(&options, &namespace));
         ready.store(true, Ordering::Relaxed);
         crate::footprint::give_back();
-        tokio::select! {
-            () = candidate.acquire() => {}
+        let since = tokio::select! {
+            since = candidate.acquire() => since,
             () = &mut stop => return Ok(()),
-        }
-        election = Some(candidate);
+        };
+        election = Some((candidate, since));
     }
 
-    let watched = if options.namespaced { options.namespace.clone() } else { String::new() };
-    let primary = tokio::select! {
-        primary = primary::find(api.as_ref(), &watched) => primary,
-        () = &mut stop => return Ok(()),
+    let outcome = {
+        // Renewed from the first moment on: the first lists may take longer than the Lease lasts.
+        let mut lost = std::pin::pin!(async {
+            match &mut election {
+                Some((election, since)) => election.keep(*since).await,
+                None => std::future::pending().await,
+            }
+        });
+        let reconcilers = tokio::select! {
+            reconcilers = prepare(&options, &api, &own, &client, &metrics) => Some(reconcilers?),
+            reason = &mut lost => return Err(no_longer_leads(&reason)),
+            () = &mut stop => None,
+        };
+        match reconcilers {
+            Some(reconcilers) => {
+                ready.store(true, Ordering::Relaxed);
+                crate::footprint::give_back();
+                work(reconcilers, lost, stop).await
+            }
+            None => Ok(()),
+        }
     };
+    if let (Ok(()), Some((election, _))) = (&outcome, &election) {
+        election.release().await;
+    }
+    outcome
+}
+
+fn no_longer_leads(reason: &str) -> anyhow::Error {
+    anyhow::anyhow!("no longer leads: {reason}")
+}
+
+/// Gets to know the cluster.
+async fn prepare(
+    options: &ControllerOptions,
+    api: &Arc<dyn Api>,
+    own: &KubeApi,
+    client: &kube::Client,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Reconcilers> {
+    let watched = if options.namespaced { options.namespace.clone() } else { String::new() };
+    let primary = primary::find(api.as_ref(), &watched).await;
     let istio = if primary.is_some() { Istio::Elsewhere } else { Istio::Here };
     let routed = primary.map_or_else(|| own.clone(), |elsewhere| own.with(elsewhere));
     let client_of = {
@@ -81,64 +118,59 @@ pub async fn run(
     };
     let stores = Arc::new(Stores::new(Some(client_of), &watched));
     let recorder = {
-        let metrics = Arc::clone(&metrics);
-        Recorder::start(Arc::clone(&api), COMPONENT, move |about, event| {
+        let metrics = Arc::clone(metrics);
+        Recorder::start(Arc::clone(api), COMPONENT, move |about, event| {
             metrics.event(&about.kind, &about.namespace, &about.name, event.warning, &event.reason);
         })
     };
     let context =
-        Context { api: Arc::clone(&api), stores: Arc::clone(&stores), recorder, options: Arc::new(options.clone()) };
-    let reconcilers = Reconcilers::new(&context, Arc::new(routed), istio, &metrics, &client)?;
+        Context { api: Arc::clone(api), stores: Arc::clone(&stores), recorder, options: Arc::new(options.clone()) };
+    let reconcilers = Reconcilers::new(&context, Arc::new(routed), istio, metrics, client)?;
     for (store, labels) in stores.watched(options.namespaced) {
         let scope = Scope { namespace: watched.clone(), labels: labels.to_owned() };
         tokio::spawn(fill(client.clone(), store, scope));
     }
-    let synced = async {
-        for (store, _) in stores.watched(options.namespaced) {
-            if tokio::time::timeout(Duration::from_secs(15), store.synced()).await.is_err() {
-                tracing::warn!(
-                    kind = %store.resource.kind,
-                    "No answer to the first list of {}: is its CustomResourceDefinition installed, and may this \
-                     ServiceAccount list and watch it?",
-                    store.resource.plural
-                );
-                store.synced().await;
-            }
+    for (store, _) in stores.watched(options.namespaced) {
+        if tokio::time::timeout(Duration::from_secs(15), store.synced()).await.is_err() {
+            tracing::warn!(
+                kind = %store.resource.kind,
+                "No answer to the first list of {}: is its CustomResourceDefinition installed, and may this \
+                 ServiceAccount list and watch it?",
+                store.resource.plural
+            );
+            store.synced().await;
         }
-    };
-    tokio::select! {
-        () = synced => {}
-        () = &mut stop => return Ok(()),
     }
-    ready.store(true, Ordering::Relaxed);
     tracing::info!(
         rollouts = stores.rollouts.len(),
         replica_sets = stores.replica_sets.len(),
         analysis_runs = stores.analysis_runs.len(),
         "Knows the cluster; begins to work."
     );
-    crate::footprint::give_back();
+    Ok(reconcilers)
+}
 
+/// Works until `stop` is ready or the Lease is `lost`.
+async fn work(
+    reconcilers: Reconcilers,
+    lost: impl Future<Output = String>,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
     let mut work = tokio::spawn(reconcilers.clone().run());
-    let lost = async {
-        match &mut election {
-            Some(election) => election.keep().await,
-            None => std::future::pending().await,
-        }
-    };
+    let mut lost = std::pin::pin!(lost);
     let outcome = tokio::select! {
-        () = &mut stop => Ok(()),
-        reason = lost => Err(anyhow::anyhow!("no longer leads: {reason}")),
+        () = stop => Ok(()),
+        reason = &mut lost => Err(no_longer_leads(&reason)),
         ended = &mut work => Err(anyhow::anyhow!("the reconcilers ended: {ended:?}")),
     };
     reconcilers.close();
     if outcome.is_ok() {
         tracing::info!("Stops: finishes what is under way.");
-        if tokio::time::timeout(GRACE, work).await.is_err() {
-            tracing::warn!("Stops although work is under way: it took longer than {GRACE:?}.");
-        }
-        if let Some(election) = &election {
-            election.release().await;
+        tokio::select! {
+            finished = tokio::time::timeout(GRACE, work) => if finished.is_err() {
+                tracing::warn!("Stops although work is under way: it took longer than {GRACE:?}.");
+            },
+            reason = lost => return Err(no_longer_leads(&reason)),
         }
     }
     outcome

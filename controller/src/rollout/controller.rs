@@ -9,7 +9,7 @@ use super::snapshot::{DESTINATION_RULE, Snapshot};
 use super::telling::Telling;
 use super::{act, decide, release, versions};
 use crate::cache::Key;
-use crate::context::{Context, Interest, Writer, managed, naming, owners, services};
+use crate::context::{Context, Interest, Writer, controller_of, managed, naming, owners, services};
 use crate::events::{About, Event};
 use crate::metrics::Metrics;
 use crate::worker::{Failure, Next, Queue};
@@ -19,6 +19,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use tidegate_crds::experiment::Experiment;
 use tidegate_crds::rollout::Rollout;
 use tidegate_traffic::RouterOptions;
 
@@ -126,6 +127,7 @@ impl Controller {
         stores.on_demand.on_change(move |resource, change| {
             for service in services(&change) {
                 this.wake_naming("Service", &service);
+                this.wake_experimenting(&service);
             }
             for key in this.interest.of(resource, change.key) {
                 this.queue.add(key);
@@ -137,6 +139,15 @@ impl Controller {
         for key in self.context.stores.rollouts.keys_by_index(&naming(kind, &object.namespace, &object.name)) {
             self.queue.add(key);
         }
+    }
+
+    /// Wakes the Rollout whose Experiment has made the Service.
+    fn wake_experimenting(&self, service: &Key) {
+        let stores = &self.context.stores;
+        let Some(object) = stores.services.value(service) else { return };
+        let Some((Experiment::KIND, name, _)) = controller_of(&object) else { return };
+        let Some(experiment) = stores.experiments.value(&Key::new(&service.namespace, name)) else { return };
+        owner_keys(&experiment).into_iter().for_each(|key| self.queue.add(key));
     }
 
     /// Tells that a Rollout came under this controller's eyes, once in its life.

@@ -15,6 +15,17 @@ pub(crate) fn reach(pass: &Pass<'_>, service: &str, replica_set: Option<&Replica
     replica_set.is_none_or(|rs| rs.serving() == 0 || endpoints.reach(&rs.name))
 }
 
+/// Somebody is ready behind a Service of an Experiment, as far as is known; says what it waits for when not. Such a
+/// Service leads to one variant alone.
+pub(crate) fn await_variant(pass: &mut Pass<'_>, service: &str) -> bool {
+    let ready = pass.snapshot.endpoints.get(service).is_none_or(|endpoints| !endpoints.pods.is_empty());
+    if !ready {
+        pass.because(format!("waits until Service {service} has a ready endpoint"));
+        pass.wake_after(AGAIN_SECONDS);
+    }
+    ready
+}
+
 /// As [`reach`], and target groups of AWS that are bound to the Service have its pods; says what it waits for when not.
 pub(crate) fn await_reach(pass: &mut Pass<'_>, service: &str, replica_set: Option<&ReplicaSet>) -> bool {
     let reached = reach(pass, service, replica_set);

@@ -2,6 +2,7 @@
 
 use super::canary::Position;
 use super::decision::{Action, Stage};
+use super::endpoints;
 use super::pass::Pass;
 use super::replicas;
 use super::snapshot::ReplicaSet;
@@ -197,8 +198,8 @@ fn without_hash(rs: &ReplicaSet) -> Value {
     template
 }
 
-/// Where a running Experiment's share of the traffic goes.
-pub(crate) fn destinations(pass: &Pass<'_>, canary: &Canary, at: Position) -> Vec<Destination> {
+/// Where a running Experiment's share of the traffic goes: to the variants that serve and that a data plane can reach.
+pub(crate) fn destinations(pass: &mut Pass<'_>, canary: &Canary, at: Position) -> Vec<Destination> {
     let Some(step) = replicas::steps(canary).get(at.index).and_then(|s| s.experiment.as_ref()) else {
         return Vec::new();
     };
@@ -210,18 +211,23 @@ pub(crate) fn destinations(pass: &Pass<'_>, canary: &Canary, at: Position) -> Ve
     }
     let ports = ports(pass, canary);
     let weighted = step.templates.iter().filter_map(|t| Some((t.name.as_str(), t.weight?)));
-    weighted
-        .filter_map(|(name, weight)| {
-            let status = experiment.status.template_statuses.iter().find(|s| s.name == name)?;
-            (status.available_replicas > 0).then_some(())?;
-            Some(Destination {
-                service: status.service_name.clone()?,
-                hash: status.pod_template_hash.clone().unwrap_or_default(),
-                weight,
-                ports: ports.clone(),
-            })
+    let serving = weighted.filter_map(|(name, weight)| {
+        let status = experiment.status.template_statuses.iter().find(|s| s.name == name)?;
+        (status.available_replicas > 0).then_some(())?;
+        Some(Destination {
+            service: status.service_name.clone()?,
+            hash: status.pod_template_hash.clone().unwrap_or_default(),
+            weight,
+            ports: ports.clone(),
         })
-        .collect()
+    });
+    serving.filter(|destination| endpoints::await_variant(pass, &destination.service)).collect()
+}
+
+/// The Services that a running Experiment has made for its variants.
+pub(crate) fn services(experiments: &[Experiment]) -> impl Iterator<Item = &str> {
+    let running = experiments.iter().filter(|e| e.status.phase == AnalysisPhase::Running);
+    running.flat_map(|e| &e.status.template_statuses).filter_map(|status| status.service_name.as_deref())
 }
 
 /// An Experiment's Service offers each port of the pods under its own number: which one that is for each port of the

@@ -2,6 +2,7 @@
 
 use super::act::resource_of;
 use super::conditions::selector_text;
+use super::experiments;
 use super::snapshot::{
     Endpoints, Pod, ReplicaSet, Service, Snapshot, TemplateSet, Workload, service_names, template_names,
 };
@@ -58,9 +59,9 @@ pub async fn observe(
             snapshot.services.insert(name, Service::from_value(&service));
         }
     }
-    snapshot.endpoints = endpoints(context, &snapshot).await;
     snapshot.analysis_runs = stores.analysis_runs.by_index(&owned);
     snapshot.experiments = stores.experiments.by_index(&owned);
+    snapshot.endpoints = endpoints(context, &snapshot).await;
     snapshot.templates = templates(context, rollout.namespace(), template_names(rollout));
     snapshot.routing = routing(context, interest, key, &snapshot).await?;
     if super::restart::pending(&rollout.status, &rollout.spec) {
@@ -169,6 +170,11 @@ async fn endpoints(context: &Context, snapshot: &Snapshot) -> BTreeMap<String, E
         if !slices.is_empty() {
             found.insert(name.clone(), Endpoints::from_slices(&slices));
         }
+    }
+    // These have a selector, and may be so young that they have no slice yet.
+    for name in experiments::services(&snapshot.experiments) {
+        let slices: Vec<Value> = store.by_index(&behind(snapshot.rollout.namespace(), name));
+        found.insert(name.to_owned(), Endpoints::from_slices(&slices));
     }
     found
 }

@@ -361,7 +361,8 @@ fn must_lead(world: &mut World, service: &str, hash: &str, what: &str) {
     let known = world.get(Kind::EndpointSlice, service).is_some() && now >= world.invariants.blind_until;
     let led = world.invariants.led.get(&(service.to_owned(), hash.to_owned()));
     // What has no pods, no endpoint can lead to; that is judged by itself.
-    let first = is_first(world) || available(world, hash) == 0 || hash.starts_with("exp-");
+    let variant = hash.starts_with("exp-");
+    let first = is_first(world) || !variant && available(world, hash) == 0;
     if first || !known || led.is_some_and(|at| now - at <= BLIND) || world.invariants.lately_changed(now) {
         return;
     }
@@ -369,7 +370,7 @@ fn must_lead(world: &mut World, service: &str, hash: &str, what: &str) {
     let ready = |pod: &Value| {
         let name = text(pod, "/targetRef/name");
         pod.pointer("/conditions/ready") == Some(&Value::Bool(true))
-            && world.pods.get(name).is_some_and(|p| p.hash == hash)
+            && (variant && name == hash || world.pods.get(name).is_some_and(|p| p.hash == hash))
     };
     let slice = world.get(Kind::EndpointSlice, service).and_then(|slice| slice["endpoints"].as_array());
     if slice.into_iter().flatten().any(ready) || world.invariants.lately_lost(hash, now) {

@@ -109,6 +109,12 @@ fn endpoints(world: &mut World, service: &str) {
             hashes.push(pod.hash.clone());
         }
     }
+    if let Some((hash, serves)) = variant(world, &selector) {
+        ready.push(json!({"conditions": {"ready": serves}, "targetRef": {"kind": "Pod", "name": hash}}));
+        if serves {
+            hashes.push(hash);
+        }
+    }
     world.invariants.lead(service, hashes, world.now);
     let slice = json!({
         "metadata": {"name": service, "labels": {"kubernetes.io/service-name": service}}, "endpoints": ready,
@@ -116,6 +122,16 @@ fn endpoints(world: &mut World, service: &str) {
     if world.create(Actor::Platform, Kind::EndpointSlice, &slice).is_err() {
         let _ = world.patch(Actor::Platform, Kind::EndpointSlice, service, "", &slice);
     }
+}
+
+/// The variant of an Experiment that a Service with this selector leads to, and whether it serves. Variants have no pods
+/// here, only a status.
+fn variant(world: &World, selector: &serde_json::Map<String, Value>) -> Option<(String, bool)> {
+    let hash = selector.get(keys::POD_TEMPLATE_HASH)?.as_str()?;
+    let statuses =
+        world.of_kind(Kind::Experiment).filter_map(|(_, e)| e.pointer("/status/templateStatuses")?.as_array());
+    let status = statuses.flatten().find(|status| text(status, "/podTemplateHash") == hash)?;
+    Some((hash.to_owned(), int(status, "/availableReplicas") > 0))
 }
 
 /// One look of the ReplicaSet controller.
@@ -315,6 +331,7 @@ fn experiment(world: &mut World, name: &str) {
         "Running" if !terminated && int(&experiment, "/status/templateStatuses/0/availableReplicas") == 0 => {
             let body = json!({"status": {"templateStatuses": statuses(true, "Running")}});
             let _ = world.patch(Actor::Platform, Kind::Experiment, name, "", &body);
+            pods_changed(world);
             let wait = world.random.range(1_000, 40_000);
             world.plan(wait, Happening::Experiment(name.to_owned()));
         }

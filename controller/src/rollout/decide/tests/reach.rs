@@ -40,6 +40,45 @@ fn no_weight_goes_to_a_service_that_leads_nowhere() {
 }
 
 #[test]
+fn no_weight_goes_to_a_variant_of_an_experiment_that_leads_nowhere() {
+    let variant = |name: &str, weight: i32| json!({"name": name, "specRef": "canary", "weight": weight});
+    let strategy = canary(json!({
+        "steps": [{"experiment": {"templates": [variant("a", 10), variant("b", 20)]}}, {"pause": {}}],
+        "canaryService": "web-canary", "stableService": "web-stable",
+        "trafficRouting": {"plugins": {"argoproj-labs/gatewayAPI": {"httpRoute": "web"}}},
+    }));
+    let mut snapshot = updating(&strategy, 4, 1, 0);
+    let variant = |name: &str| json!({"name": name, "availableReplicas": 1, "serviceName": format!("e-{name}"), "podTemplateHash": name});
+    let experiment = json!({
+        "metadata": {"name": "e", "namespace": "shop"}, "spec": {"templates": []},
+        "status": {"phase": "Running", "templateStatuses": [variant("a"), variant("b")]},
+    });
+    snapshot.experiments = vec![serde_json::from_value(experiment).unwrap()];
+    snapshot.rollout.status.canary.current_experiment = Some("e".to_owned());
+    let shares = |snapshot: &Snapshot| -> Vec<(String, i32)> {
+        let weights = decide(snapshot, now()).status.canary.weights.unwrap_or_default();
+        let all = [&weights.stable].into_iter().chain(&weights.additional);
+        all.map(|w| (w.service_name.clone().unwrap_or_default(), w.weight)).collect()
+    };
+    let expected = |shares: &[(&str, i32)]| -> Vec<(String, i32)> {
+        shares.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect()
+    };
+    snapshot.endpoints.insert("e-a".to_owned(), Endpoints::default());
+    snapshot.endpoints.insert("e-b".to_owned(), Endpoints { pods: ["e-b-abcde".to_owned()].into() });
+    assert_eq!(shares(&snapshot), expected(&[("web-stable", 80), ("e-b", 20)]));
+    let decision = decide(&snapshot, now());
+    assert!(decision.why.iter().any(|why| why == "waits until Service e-a has a ready endpoint"), "{:?}", decision.why);
+    snapshot.endpoints.insert("e-a".to_owned(), Endpoints { pods: ["e-a-abcde".to_owned()].into() });
+    assert_eq!(shares(&snapshot), expected(&[("web-stable", 70), ("e-a", 10), ("e-b", 20)]));
+    snapshot.endpoints.clear();
+    assert_eq!(
+        shares(&snapshot),
+        expected(&[("web-stable", 70), ("e-a", 10), ("e-b", 20)]),
+        "nobody knows of endpoints"
+    );
+}
+
+#[test]
 fn users_have_switched_when_the_endpoints_have() {
     let strategy = json!({"blueGreen": {"activeService": "web-active", "scaleDownDelaySeconds": 0}});
     let mut snapshot = updating(&strategy, 4, 4, 0);
