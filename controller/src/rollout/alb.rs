@@ -11,19 +11,20 @@ use tidegate_crds::rollout::{AlbStatus, AlbTrafficRouting, AwsResourceRef, Canar
 
 /// What has to be asked, so that a decision can be made.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Question {
+pub struct Question {
     /// The host names of these Ingresses' load balancers: do they have the weights?
     pub ingresses: BTreeMap<String, BTreeSet<String>>,
     /// The weights in question: another question when they change.
     pub weights: Option<TrafficWeights>,
     /// Do the target groups of these Services have their pods?
     pub services: BTreeSet<String>,
-    /// What the Services select: another question when it changes.
-    pub selected: Vec<String>,
+    /// The hash that each Service selects, and its ready pods: another question when they change.
+    pub behind: Vec<(String, BTreeSet<String>)>,
 }
 
 impl Question {
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Nothing has to be asked.
+    pub fn is_empty(&self) -> bool {
         self.ingresses.is_empty() && self.services.is_empty()
     }
 }
@@ -32,18 +33,19 @@ impl Question {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
     /// Tag by which target groups were told apart.
-    pub(crate) tag: String,
+    pub tag: String,
     /// By Ingress.
-    pub(crate) ingresses: BTreeMap<String, Result<Balancers, String>>,
+    pub ingresses: BTreeMap<String, Result<Balancers, String>>,
     /// By Service that a target group is bound to.
-    pub(crate) services: BTreeMap<String, Result<Registration, String>>,
+    pub services: BTreeMap<String, Result<Registration, String>>,
     /// All that was asked has its answer; not before AWS was asked.
-    pub(crate) complete: bool,
+    pub complete: bool,
 }
 
 /// The load balancers of one Ingress.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Balancers {
+pub struct Balancers {
+    /// Those that have one of the host names.
     pub found: Vec<Balancer>,
     /// Host names that no load balancer has.
     pub unknown: Vec<String>,
@@ -51,18 +53,23 @@ pub(crate) struct Balancers {
 
 /// A load balancer.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Balancer {
+pub struct Balancer {
+    /// Name.
     pub name: String,
+    /// Amazon's name for it.
     pub arn: String,
+    /// Its target groups that carry the tag.
     pub groups: Vec<TargetGroup>,
 }
 
 /// A target group.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct TargetGroup {
+pub struct TargetGroup {
     /// `namespace/ingress-service:port`, as its tag says.
     pub resource: String,
+    /// Name.
     pub name: String,
+    /// Amazon's name for it.
     pub arn: String,
     /// The weights that rules give it.
     pub weights: BTreeSet<i32>,
@@ -70,7 +77,8 @@ pub(crate) struct TargetGroup {
 
 /// The target groups of one Service.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Registration {
+pub struct Registration {
+    /// Their names.
     pub groups: Vec<String>,
     /// Ready endpoints of the Service.
     pub endpoints: usize,
@@ -88,7 +96,7 @@ fn ingresses(config: &AlbTrafficRouting) -> impl Iterator<Item = &String> {
 
 /// What has to be asked for the next decision: about weights that are not known to be taken, and about pods behind a
 /// Service that has just switched.
-pub(crate) fn question(snapshot: &Snapshot) -> Question {
+pub fn question(snapshot: &Snapshot) -> Question {
     let mut question = Question::default();
     let (spec, status) = (&snapshot.rollout.spec, &snapshot.rollout.status);
     let selects = |name: &str| snapshot.services.get(name).map(|s| s.hash().to_owned()).unwrap_or_default();
@@ -116,7 +124,8 @@ pub(crate) fn question(snapshot: &Snapshot) -> Question {
     {
         question.services.insert(blue_green.active_service.clone());
     }
-    question.selected = question.services.iter().map(|name| selects(name)).collect();
+    let pods = |name: &str| snapshot.endpoints.get(name).map(|e| e.pods.clone()).unwrap_or_default();
+    question.behind = question.services.iter().map(|name| (selects(name), pods(name))).collect();
     question
 }
 

@@ -27,8 +27,12 @@ pub(crate) fn await_variant(pass: &mut Pass<'_>, service: &str) -> bool {
 }
 
 /// As [`reach`], and target groups of AWS that are bound to the Service have its pods; says what it waits for when not.
+/// What was behind a Service before it is switched, in this very pass, says nothing of what will be.
 pub(crate) fn await_reach(pass: &mut Pass<'_>, service: &str, replica_set: Option<&ReplicaSet>) -> bool {
-    let reached = reach(pass, service, replica_set);
+    let told = pass.snapshot.endpoints.contains_key(service) || pass.snapshot.aws.is_some();
+    let hash = pass.snapshot.services.get(service).map_or("", |service| service.hash());
+    let switched = !told || hash.is_empty() || replica_set.is_none_or(|rs| rs.hash() == hash);
+    let reached = switched && reach(pass, service, replica_set);
     if let Some(rs) = replica_set.filter(|_| !reached) {
         pass.because(format!("waits until Service {service} has a ready endpoint of ReplicaSet {}", rs.name));
     }

@@ -1,7 +1,7 @@
 //! The Rollout controller.
 
 pub mod act;
-mod alb;
+pub mod alb;
 mod analyses;
 mod aws;
 mod blue_green;

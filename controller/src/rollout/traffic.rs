@@ -43,6 +43,7 @@ pub(crate) fn services(pass: &Pass<'_>, canary: &Canary, router: &str) -> Servic
 }
 
 const ALB: &str = "ALB";
+const APP_MESH: &str = "AppMesh";
 
 /// All pairs of Services that the Rollout names.
 pub(crate) fn pairs(pass: &Pass<'_>, canary: &Canary) -> Vec<Services> {
@@ -270,7 +271,7 @@ fn wanted(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts_reached: bo
 
 fn plan(pass: &mut Pass<'_>, canary: &Canary, router: &dyn Router, wanted: &Wanted) -> Result<Planned, RouterError> {
     let services = services(pass, canary, router.name());
-    let (weight, reached) = within_reach(pass, &services, wanted);
+    let (weight, reached) = within_reach(pass, router.name(), &services, wanted);
     let rollout = pass.rollout();
     let owner = OwnerReference {
         api_version: tidegate_crds::API_VERSION.to_owned(),
@@ -312,9 +313,13 @@ fn plan(pass: &mut Pass<'_>, canary: &Canary, router: &dyn Router, wanted: &Want
 
 /// The weight that the canary's Service can have by now: a Service that gets more needs endpoints first. Says also
 /// whether they are there.
-fn within_reach(pass: &mut Pass<'_>, services: &Services, wanted: &Wanted) -> (i32, bool) {
+fn within_reach(pass: &mut Pass<'_>, router: &str, services: &Services, wanted: &Wanted) -> (i32, bool) {
     let recorded = pass.status.canary.weights.as_ref().map(|w| w.canary.clone()).unwrap_or_default();
     let before = recorded.weight;
+    if pass.promoted() && router == APP_MESH {
+        // Its VirtualNodes select other pods together with the weights, or one that has weight would select none.
+        return (wanted.weight, true);
+    }
     if pass.promoted() && before > 0 && !services.ping_pong && !services.stable.is_empty() {
         let selected = pass.snapshot.services.get(&services.stable).is_none_or(|s| s.hash() == wanted.stable_hash);
         if !selected {

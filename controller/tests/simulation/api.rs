@@ -132,7 +132,7 @@ impl Api for SimulatedApi {
             || format!("get {} {name}", resource.kind),
             false,
             |world| {
-                let kind = Kind::named(&resource.kind).ok_or_else(|| unknown(resource))?;
+                let kind = Kind::of(resource).ok_or_else(|| unknown(resource))?;
                 world.get(kind, name).cloned().ok_or_else(|| ApiError::NotFound(format!("{name} not found")))
             },
         ))
@@ -154,7 +154,7 @@ impl Api for SimulatedApi {
                     let pods = world.pods.iter().filter(|(_, p)| fits(p));
                     return Ok(pods.map(|(name, pod)| platform::pod_object(world, name, pod)).collect());
                 }
-                let kind = Kind::named(&resource.kind).ok_or_else(|| unknown(resource))?;
+                let kind = Kind::of(resource).ok_or_else(|| unknown(resource))?;
                 let fits = |o: &Value| wanted.iter().all(|(k, v)| label(o, k) == *v);
                 Ok(world.of_kind(kind).filter(|(_, o)| fits(o)).map(|(_, o)| o.clone()).collect())
             },
@@ -173,7 +173,7 @@ impl Api for SimulatedApi {
             || format!("create {} {name}", resource.kind),
             true,
             |world| {
-                let kind = Kind::named(&resource.kind).ok_or_else(|| unknown(resource))?;
+                let kind = Kind::of(resource).ok_or_else(|| unknown(resource))?;
                 world.create(Actor::Controller, kind, object).map(Arc::unwrap_or_clone)
             },
         ))
@@ -191,7 +191,7 @@ impl Api for SimulatedApi {
                 if call.resource.kind == "Pod" {
                     return label_pod(world, name, call.body);
                 }
-                let kind = Kind::named(&call.resource.kind).ok_or_else(|| unknown(call.resource))?;
+                let kind = Kind::of(call.resource).ok_or_else(|| unknown(call.resource))?;
                 world.patch(Actor::Controller, kind, name, call.subresource, call.body).map(Arc::unwrap_or_clone)
             },
         ))
@@ -244,7 +244,7 @@ impl Api for SimulatedApi {
             || format!("delete {} {name}", resource.kind),
             true,
             |world| {
-                let kind = Kind::named(&resource.kind).ok_or_else(|| unknown(resource))?;
+                let kind = Kind::of(resource).ok_or_else(|| unknown(resource))?;
                 world.delete(Actor::Controller, kind, name, uid)
             },
         ))

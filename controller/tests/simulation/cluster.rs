@@ -5,10 +5,10 @@ use crate::platform::Pod;
 use crate::random::Random;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use tidegate_controller::api::{ApiError, ApiResult};
+use tidegate_controller::api::{ApiError, ApiResult, Resource};
 use tidegate_crds::patch;
 
 /// Milliseconds of virtual time since the simulation began.
@@ -40,10 +40,14 @@ pub enum Kind {
     TraefikService,
     ApisixRoute,
     Mapping,
+    /// A VirtualService of App Mesh.
+    MeshService,
+    VirtualRouter,
+    VirtualNode,
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 16] = [
+pub const KINDS: [Kind; 19] = [
     Kind::Rollout,
     Kind::ReplicaSet,
     Kind::Service,
@@ -60,11 +64,15 @@ pub const KINDS: [Kind; 16] = [
     Kind::TraefikService,
     Kind::ApisixRoute,
     Kind::Mapping,
+    Kind::MeshService,
+    Kind::VirtualRouter,
+    Kind::VirtualNode,
 ];
 
 impl Kind {
-    pub fn named(kind: &str) -> Option<Self> {
-        KINDS.into_iter().find(|k| k.as_str() == kind)
+    pub fn of(resource: &Resource) -> Option<Self> {
+        let group = |kind: &Self| kind.api_version().split_once('/').map_or("", |(group, _)| group);
+        KINDS.into_iter().find(|kind| kind.as_str() == resource.kind && group(kind) == resource.group)
     }
 
     pub fn as_str(self) -> &'static str {
@@ -79,12 +87,14 @@ impl Kind {
             Self::Ingress => "Ingress",
             Self::Deployment => "Deployment",
             Self::EndpointSlice => "EndpointSlice",
-            Self::VirtualService => "VirtualService",
+            Self::VirtualService | Self::MeshService => "VirtualService",
             Self::DestinationRule => "DestinationRule",
             Self::TrafficSplit => "TrafficSplit",
             Self::TraefikService => "TraefikService",
             Self::ApisixRoute => "ApisixRoute",
             Self::Mapping => "Mapping",
+            Self::VirtualRouter => "VirtualRouter",
+            Self::VirtualNode => "VirtualNode",
         }
     }
 
@@ -100,6 +110,7 @@ impl Kind {
             Self::TraefikService => "traefik.io/v1alpha1",
             Self::ApisixRoute => "apisix.apache.org/v2",
             Self::Mapping => "getambassador.io/v2",
+            Self::MeshService | Self::VirtualRouter | Self::VirtualNode => "appmesh.k8s.aws/v1beta2",
             _ => "argoproj.io/v1alpha1",
         }
     }
@@ -153,6 +164,12 @@ pub enum Happening {
     Analysis(String),
     /// An Experiment goes on.
     Experiment(String),
+    /// The load balancer takes the weights of its Ingress.
+    Balancer,
+    /// The target groups of a Service take its endpoints.
+    Targets(String),
+    /// AWS answers.
+    AwsAnswers,
     /// A person acts.
     User,
     /// An autoscaler resizes the Rollout.
@@ -236,6 +253,10 @@ pub struct World {
     pub verdicts: Vec<&'static str>,
     /// For how long EndpointSlices stay behind; by default a moment, now and then longer.
     pub endpoints_after: Option<Millis>,
+    /// The controller asks AWS, and AWS follows what the cluster says, in its own time.
+    pub aws: bool,
+    /// Pods that are targets, by Service.
+    pub targets: BTreeMap<String, BTreeSet<String>>,
     /// Only good things happen by themselves.
     pub calm: bool,
     /// The process has been killed by the clock.
@@ -267,6 +288,8 @@ impl World {
             user: crate::users::User::default(),
             verdicts: Vec::new(),
             endpoints_after: None,
+            aws: false,
+            targets: BTreeMap::new(),
             calm: false,
             killed: false,
             kill_after_writes: None,

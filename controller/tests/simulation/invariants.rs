@@ -3,6 +3,7 @@
 //! The checks look at the truth of the simulated cluster (pods, Services, routes), not at what the controller believes.
 //! What went away by itself a moment ago is forgiven: no cache can know it yet.
 
+use crate::aws;
 use crate::cluster::{Actor, Id, Kind, Millis, ROLLOUT, World, int, label, text};
 use crate::meshes;
 use crate::platform::available;
@@ -47,7 +48,9 @@ pub struct Invariants {
     steps_changed: Vec<Millis>,
     /// When a Service last led to a ready pod of a hash.
     led: BTreeMap<(String, String), Millis>,
-    /// Weights by Service that the Gateway has taken.
+    /// When a Service's target groups last got a ready pod of a hash.
+    registered: BTreeMap<(String, String), Millis>,
+    /// Weights by Service that the Gateway, or the load balancer, has taken.
     pub taken: Vec<(String, i64)>,
     pub progress: Progress,
 }
@@ -75,6 +78,13 @@ impl Invariants {
     pub fn lead(&mut self, service: &str, hashes: Vec<String>, now: Millis) {
         for hash in hashes {
             self.led.insert((service.to_owned(), hash), now);
+        }
+    }
+
+    /// The target groups of the Service have ready pods of these hashes now.
+    pub fn registered(&mut self, service: &str, hashes: Vec<String>, now: Millis) {
+        for hash in hashes {
+            self.registered.insert((service.to_owned(), hash), now);
         }
     }
 
@@ -139,11 +149,12 @@ pub fn written(world: &mut World, actor: Actor, id: &Id, before: Option<&Value>,
             | Kind::TrafficSplit
             | Kind::TraefikService
             | Kind::ApisixRoute
-            | Kind::Mapping,
+            | Kind::Mapping
+            | Kind::VirtualRouter,
             before,
             Some(after),
         ) => routed(world, id, before, after),
-        (Kind::DestinationRule, Some(before), Some(after)) => selects_others(world, before, after),
+        (Kind::DestinationRule | Kind::VirtualNode, Some(before), Some(after)) => selects_others(world, before, after),
         (Kind::Rollout, Some(before), Some(after)) => status(world, before, after),
         (Kind::Deployment, Some(before), Some(after)) => progress::taken_from(world, before, after),
         (Kind::Rollout | Kind::Service | Kind::HttpRoute | Kind::Deployment, _, None) => {
@@ -379,6 +390,21 @@ fn must_lead(world: &mut World, service: &str, hash: &str, what: &str) {
     world.violated(format!("1: {what} {hash}, to which no endpoint of {service} leads"));
 }
 
+/// All traffic goes to a Service for good: where AWS is asked, its target groups have to have pods of the version.
+fn must_be_registered(world: &mut World, service: &str, hash: &str, what: &str) {
+    let now = world.now;
+    let lately = world.invariants.registered.get(&(service.to_owned(), hash.to_owned()));
+    let there = aws::is_target(world, service, hash) || lately.is_some_and(|at| now - at <= BLIND);
+    let forgiven = now < world.invariants.blind_until
+        || world.invariants.lately_changed(now)
+        || world.invariants.lately_lost(hash, now)
+        || is_first(world)
+        || available(world, hash) == 0;
+    if world.aws && !there && !forgiven {
+        world.violated(format!("1: {what} {hash}, of which {service} has no target"));
+    }
+}
+
 fn switched(world: &mut World, name: &str, before: &Value, after: &Value) {
     let key = format!("/spec/selector/{}", keys::POD_TEMPLATE_HASH);
     let (from, to) = (text(before, &key), text(after, &key).to_owned());
@@ -455,14 +481,14 @@ fn two_at_most(world: &mut World) {
     }
 }
 
-/// Subsets of a DestinationRule select other pods.
+/// Subsets of a DestinationRule, or a VirtualNode, select other pods.
 fn selects_others(world: &mut World, before: &Value, after: &Value) {
     if meshes::foreign(before) != meshes::foreign(after) || before["spec"]["host"] != after["spec"]["host"] {
-        world.violated("7: changed what is the user's in the DestinationRule".to_owned());
+        world.violated(format!("7: changed what is the user's in {}", text(after, "/kind")));
     }
-    for subset in meshes::moved_subsets(before, after) {
-        if service_weights(world).iter().any(|(service, weight)| *service == subset && *weight > 0) {
-            must_serve(world, &selected(world, &subset), &format!("let {subset} select"));
+    for place in meshes::moved(before, after) {
+        if service_weights(world).iter().any(|(service, weight)| *service == place && *weight > 0) {
+            must_serve(world, &selected(world, &place), &format!("let {place} select"));
         }
     }
     two_at_most(world);
@@ -506,6 +532,13 @@ fn routed(world: &mut World, id: &Id, before: Option<&Value>, after: &Value) {
             let what = format!("raised the weight of {service} from {had} to {weight}:");
             must_serve(world, &hash, &what);
             must_lead(world, service, &hash, &what);
+            let promoted = world.rollout()["status"]["stableRS"] == world.rollout()["status"]["currentPodHash"];
+            if promoted
+                && aws::weighs(world)
+                && *service == text(world.rollout(), "/spec/strategy/canary/stableService")
+            {
+                must_be_registered(world, service, &hash, &what);
+            }
             progress::raised(world, &hash, *weight);
         }
     }
@@ -553,6 +586,7 @@ fn status(world: &mut World, before: &Value, after: &Value) {
         let active = text(world.rollout(), "/spec/strategy/blueGreen/activeService").to_owned();
         if !active.is_empty() && !old.is_empty() && serving_any(world, &new) {
             must_lead(world, &active, &new, "made stable");
+            must_be_registered(world, &active, &new, "made stable");
         }
         world.invariants.been_stable.push(new.clone());
         if new.is_empty() {
@@ -602,9 +636,11 @@ fn only_its_own(world: &mut World, id: &Id, before: Option<&Value>, after: &Valu
         | Kind::TrafficSplit
         | Kind::TraefikService
         | Kind::ApisixRoute
-        | Kind::Mapping => is_own(after) || meshes::is_ours(&id.1),
+        | Kind::Mapping
+        | Kind::VirtualRouter
+        | Kind::VirtualNode => is_own(after) || meshes::is_ours(&id.1),
         Kind::Deployment => id.1 == text(world.rollout(), "/spec/workloadRef/name"),
-        Kind::AnalysisTemplate | Kind::EndpointSlice => false,
+        Kind::AnalysisTemplate | Kind::EndpointSlice | Kind::MeshService => false,
     };
     if !own {
         world.violated(format!("7: wrote {} {}, which is somebody else's", id.0.as_str(), id.1));

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod api;
+mod aws;
 mod cluster;
 mod endpoints;
 mod invariants;
@@ -21,7 +22,7 @@ use simulation::{Tally, run};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Seeds that found something once, and what.
+/// Seeds that found something once, and what; without what is drawn beside the Rollout.
 const REGRESSIONS: &[(u64, &str)] = &[
     (1010, "the stable ReplicaSet was deleted by the pass that replaced it, before the status said so"),
     (1014, "a full promotion after an abort did nothing"),
@@ -60,18 +61,19 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Runs a seed again with every line, and gives the report.
-fn report(seed: u64, lines: usize) -> String {
-    match run(seed, true) {
+fn report(seed: u64, whole: bool, lines: usize) -> String {
+    match run(seed, whole, true) {
         Ok(_) => format!("seed {seed} does not fail when it is run again: the simulator is not deterministic"),
         Err(simulation) => {
             let world = simulation.world();
             let first = world.trace.lines.first().cloned().unwrap_or_default();
             let from = world.trace.lines.len().saturating_sub(lines);
             format!(
-                "seed {seed} violates invariant {}\n{first}\n...\n{}\nReplay: TIDEGATE_SIM_SEED={seed} cargo test -p \
+                "seed {seed} violates invariant {}\n{first}\n...\n{}\nReplay: TIDEGATE_SIM_SEED={seed} TIDEGATE_SIM_WHOLE={} cargo test -p \
                  tidegate-controller --test simulation replays -- --nocapture",
                 world.violation.clone().unwrap_or_default(),
                 world.trace.lines[from..].join("\n"),
+                u8::from(whole),
             )
         }
     }
@@ -80,8 +82,8 @@ fn report(seed: u64, lines: usize) -> String {
 #[test]
 fn seeds_that_found_something_hold() {
     for (seed, found) in REGRESSIONS {
-        if run(*seed, false).is_err() {
-            panic!("Seed {seed} once found: {found}\n{}", report(*seed, 40));
+        if run(*seed, false, false).is_err() {
+            panic!("Seed {seed} once found: {found}\n{}", report(*seed, false, 40));
         }
     }
 }
@@ -90,7 +92,7 @@ fn seeds_that_found_something_hold() {
 #[test]
 fn replays_a_seed() {
     let seed = number("TIDEGATE_SIM_SEED").unwrap_or(1);
-    match run(seed, true) {
+    match run(seed, number("TIDEGATE_SIM_WHOLE") != Some(0), true) {
         Ok(_) if number("TIDEGATE_SIM_SEED").is_none() => {}
         Ok(tally) => println!("seed {seed} holds: {tally:?}"),
         Err(simulation) => {
@@ -104,7 +106,7 @@ fn replays_a_seed() {
 #[test]
 fn runs_are_deterministic() {
     for seed in 0..10 {
-        let lines = || match run(seed, true) {
+        let lines = || match run(seed, true, true) {
             Ok(tally) => vec![format!("{tally:?}")],
             Err(simulation) => simulation.world().trace.lines.clone(),
         };
@@ -131,7 +133,7 @@ fn invariants_hold_over_thousands_of_seeds() {
                     if n >= runs || over || failed.lock().unwrap().len() >= most {
                         break;
                     }
-                    match run(first + n, false) {
+                    match run(first + n, true, false) {
                         Ok(Tally { passes: p, writes: w }) => {
                             passes.fetch_add(p, Ordering::Relaxed);
                             writes.fetch_add(w, Ordering::Relaxed);
@@ -156,6 +158,6 @@ fn invariants_hold_over_thousands_of_seeds() {
     );
     let failed = failed.into_inner().unwrap();
     if let Some((seed, _)) = failed.first() {
-        panic!("{}", report(*seed, 40));
+        panic!("{}", report(*seed, true, 40));
     }
 }

@@ -15,9 +15,10 @@ pub enum Mesh {
     Traefik,
     Apisix,
     Ambassador,
+    AppMesh,
 }
 
-/// All of them, with their fields in `trafficRouting`.
+/// Those that a strategy is drawn from, with their fields in `trafficRouting`.
 pub const MESHES: [(Mesh, &str); 7] = [
     (Mesh::Istio, "istio"),
     (Mesh::IstioSubsets, "istio"),
@@ -28,11 +29,19 @@ pub const MESHES: [(Mesh, &str); 7] = [
     (Mesh::Ambassador, "ambassador"),
 ];
 
+/// All of them. The last one takes another's place now and then, so that the seeds stay what they were.
+pub fn all() -> impl Iterator<Item = (Mesh, &'static str)> {
+    MESHES.into_iter().chain([(Mesh::AppMesh, "appMesh")])
+}
+
 /// Name of the object that the user writes.
-const OBJECT: &str = "mesh";
+pub const OBJECT: &str = "mesh";
 const ACTION: &str = "alb.ingress.kubernetes.io/actions.web-stable";
 /// Tells a subset from a Service.
 const SUBSET: &str = "subset/";
+/// The same for a VirtualNode.
+const NODE: &str = "node/";
+const NODES: [&str; 2] = ["stable-node", "canary-node"];
 
 impl Mesh {
     /// The router that a Rollout's `trafficRouting` names.
@@ -40,7 +49,7 @@ impl Mesh {
         if routing.pointer("/istio/destinationRule").is_some() {
             return Some(Self::IstioSubsets);
         }
-        MESHES.iter().find(|(_, field)| routing.get(field).is_some()).map(|(mesh, _)| *mesh)
+        all().find(|(_, field)| routing.get(field).is_some()).map(|(mesh, _)| mesh)
     }
 
     pub fn knows_headers(self) -> bool {
@@ -65,6 +74,12 @@ impl Mesh {
             Self::Traefik => json!({"traefik": {"weightedTraefikServiceName": OBJECT}}),
             Self::Apisix => json!({"apisix": {"route": {"name": OBJECT, "rules": ["primary"]}}}),
             Self::Ambassador => json!({"ambassador": {"mappings": [OBJECT]}}),
+            Self::AppMesh => json!({"appMesh": {
+                "virtualService": {"name": OBJECT, "routes": ["primary"]},
+                "virtualNodeGroup": {
+                    "stableVirtualNodeRef": {"name": NODES[0]}, "canaryVirtualNodeRef": {"name": NODES[1]},
+                },
+            }}),
         };
         if self.knows_headers() {
             routing["managedRoutes"] = json!([{"name": "header-one"}, {"name": "header-two"}]);
@@ -81,6 +96,7 @@ impl Mesh {
             Self::Traefik => (Kind::TraefikService, OBJECT),
             Self::Apisix => (Kind::ApisixRoute, OBJECT),
             Self::Ambassador => (Kind::Mapping, "mesh-canary"),
+            Self::AppMesh => (Kind::VirtualRouter, OBJECT),
         }
     }
 
@@ -124,11 +140,28 @@ impl Mesh {
                 ]})
             }
             Self::Ambassador => json!({"prefix": "/", "service": "web-stable:80"}),
+            Self::AppMesh => {
+                let service = json!({"provider": {"virtualRouter": {"virtualRouterRef": {"name": OBJECT}}}});
+                apply(world, Kind::MeshService, OBJECT, &service);
+                for node in NODES {
+                    apply(world, Kind::VirtualNode, node, &json!({"podSelector": {"matchLabels": {"app": "web"}}}));
+                }
+                let to = |node: &str, weight: i64| json!({"virtualNodeRef": {"name": node}, "weight": weight});
+                let route = |name: &str, kind: &str, targets: Value| json!({"name": name, kind: {"action": {"weightedTargets": targets}}});
+                json!({"routes": [
+                    route("primary", "httpRoute", json!([to(NODES[0], 100), to(NODES[1], 0)])),
+                    route("foreign", "tcpRoute", json!([to("other", 3)])),
+                ]})
+            }
         };
         apply(world, place, OBJECT, &spec);
         if self == Self::Alb {
             let nothing = json!({"metadata": {"annotations": {ACTION: null}}});
             let _ = world.patch(Actor::User, place, OBJECT, "", &nothing);
+            if world.aws {
+                let status = json!({"status": {"loadBalancer": {"ingress": [{"hostname": crate::aws::HOST}]}}});
+                let _ = world.patch(Actor::Platform, place, OBJECT, "status", &status);
+            }
         }
     }
 }
@@ -143,12 +176,12 @@ pub fn apply(world: &mut World, kind: Kind, name: &str, spec: &Value) {
     let _ = world.create(Actor::User, kind, &json!({"metadata": metadata, "spec": spec}));
 }
 
-fn all<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
+fn all_of<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
     object.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
 }
 
 fn named<'a>(object: &'a Value, pointer: &str, name: &str) -> &'a Value {
-    all(object, pointer).find(|entry| text(entry, "/name") == name).unwrap_or(&Value::Null)
+    all_of(object, pointer).find(|entry| text(entry, "/name") == name).unwrap_or(&Value::Null)
 }
 
 fn number(value: &Value) -> i64 {
@@ -157,7 +190,7 @@ fn number(value: &Value) -> i64 {
 
 /// Weights by Service in an object that a router writes; `None` for one in which it has no weights.
 pub fn weights(kind: Kind, name: &str, object: &Value) -> Option<Vec<(String, i64)>> {
-    let (mesh, _) = MESHES.into_iter().find(|(mesh, _)| mesh.place() == (kind, name))?;
+    let (mesh, _) = all().find(|(mesh, _)| mesh.place() == (kind, name))?;
     let pairs = |entries: Vec<&Value>, service: &str, weight: &str| -> Vec<(String, i64)> {
         entries
             .into_iter()
@@ -166,7 +199,7 @@ pub fn weights(kind: Kind, name: &str, object: &Value) -> Option<Vec<(String, i6
     };
     Some(match mesh {
         Mesh::Istio | Mesh::IstioSubsets => {
-            let route = all(named(object, "/spec/http", "primary"), "/route");
+            let route = all_of(named(object, "/spec/http", "primary"), "/route");
             let place = |d: &Value| match text(d, "/destination/subset") {
                 "" => text(d, "/destination/host").to_owned(),
                 subset => format!("{SUBSET}{subset}"),
@@ -176,19 +209,23 @@ pub fn weights(kind: Kind, name: &str, object: &Value) -> Option<Vec<(String, i6
         Mesh::Alb => {
             let action = object["metadata"]["annotations"][ACTION].as_str();
             let action: Value = action.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-            pairs(all(&action, "/ForwardConfig/TargetGroups").collect(), "/ServiceName", "/Weight")
+            pairs(all_of(&action, "/ForwardConfig/TargetGroups").collect(), "/ServiceName", "/Weight")
         }
-        Mesh::Smi => pairs(all(object, "/spec/backends").collect(), "/service", "/weight"),
+        Mesh::Smi => pairs(all_of(object, "/spec/backends").collect(), "/service", "/weight"),
         Mesh::Traefik => {
-            let ours = all(object, "/spec/weighted/services").filter(|s| text(s, "/name") != "foreign");
+            let ours = all_of(object, "/spec/weighted/services").filter(|s| text(s, "/name") != "foreign");
             pairs(ours.collect(), "/name", "/weight")
         }
         Mesh::Apisix => {
-            pairs(all(named(object, "/spec/http", "primary"), "/backends").collect(), "/serviceName", "/weight")
+            pairs(all_of(named(object, "/spec/http", "primary"), "/backends").collect(), "/serviceName", "/weight")
         }
         Mesh::Ambassador => {
             let weight = number(&object["spec"]["weight"]);
             vec![("web-canary".to_owned(), weight), ("web-stable".to_owned(), 100 - weight)]
+        }
+        Mesh::AppMesh => {
+            let targets = all_of(named(object, "/spec/routes", "primary"), "/httpRoute/action/weightedTargets");
+            targets.map(|t| (format!("{NODE}{}", text(t, "/virtualNodeRef/name")), number(&t["weight"]))).collect()
         }
     })
 }
@@ -201,30 +238,43 @@ pub fn weights_now(world: &World, mesh: Mesh) -> Vec<(String, i64)> {
 }
 
 /// What is the user's own in such an object.
-pub fn foreign(object: &Value) -> [&Value; 4] {
+pub fn foreign(object: &Value) -> [&Value; 6] {
     [
         named(object, "/spec/http", "foreign"),
+        named(object, "/spec/routes", "foreign"),
+        object.pointer("/spec/podSelector/matchLabels/app").unwrap_or(&Value::Null),
         named(object, "/spec/weighted/services", "foreign"),
         named(object, "/spec/subsets", "kept"),
         object.pointer("/spec/trafficPolicy").unwrap_or(&Value::Null),
     ]
 }
 
-/// Hash behind a place that weights lead to, where that is a subset.
-pub fn subset<'a>(world: &'a World, place: &str) -> Option<&'a str> {
+/// Hash behind a place that weights lead to, where that is a subset or a VirtualNode.
+pub fn behind<'a>(world: &'a World, place: &str) -> Option<&'a str> {
+    if let Some(name) = place.strip_prefix(NODE) {
+        return Some(node_hash(world.get(Kind::VirtualNode, name)?));
+    }
     let rule = world.get(Kind::DestinationRule, OBJECT)?;
     let name = place.strip_prefix(SUBSET)?;
     Some(named(rule, "/spec/subsets", name)["labels"][keys::POD_TEMPLATE_HASH].as_str().unwrap_or_default())
 }
 
-/// The subsets that a change of a DestinationRule lets select other pods, as weights name them.
-pub fn moved_subsets(before: &Value, after: &Value) -> Vec<String> {
+fn node_hash(node: &Value) -> &str {
+    node["spec"]["podSelector"]["matchLabels"][keys::POD_TEMPLATE_HASH].as_str().unwrap_or_default()
+}
+
+/// The subsets that a change of a DestinationRule lets select other pods, or the VirtualNode that changed, as weights name
+/// them.
+pub fn moved(before: &Value, after: &Value) -> Vec<String> {
+    if node_hash(before) != node_hash(after) {
+        return vec![format!("{NODE}{}", text(after, "/metadata/name"))];
+    }
     let hash = |rule: &Value, name: &str| named(rule, "/spec/subsets", name)["labels"][keys::POD_TEMPLATE_HASH].clone();
-    let moved = all(after, "/spec/subsets").map(|s| text(s, "/name"));
+    let moved = all_of(after, "/spec/subsets").map(|s| text(s, "/name"));
     moved.filter(|name| hash(before, name) != hash(after, name)).map(|name| format!("{SUBSET}{name}")).collect()
 }
 
 /// The user's object of a router, which it may write.
 pub fn is_ours(name: &str) -> bool {
-    name == OBJECT || name == "mesh-canary"
+    name == OBJECT || name == "mesh-canary" || NODES.contains(&name)
 }

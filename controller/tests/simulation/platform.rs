@@ -1,6 +1,7 @@
 //! What Kubernetes and the data plane do by themselves: ReplicaSets make pods, pods become ready or do not, nodes go
 //! away, Gateways take routes, AnalysisRuns and Experiments end in a verdict.
 
+use crate::aws;
 use crate::cluster::{Actor, Happening, Id, KINDS, Kind, Millis, World, int, label, text};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -57,6 +58,10 @@ pub fn happen(world: &mut World, happening: Happening) {
         Happening::Gateway(name) => gateway(world, &name),
         Happening::Analysis(name) => analysis(world, &name),
         Happening::Experiment(name) => experiment(world, &name),
+        Happening::Balancer => aws::balance(world),
+        Happening::Targets(service) => aws::register(world, &service),
+        // The process hears it.
+        Happening::AwsAnswers => {}
         Happening::User => crate::users::act(world),
         Happening::Autoscaler => crate::users::autoscale(world),
         Happening::WatchBreaks(kind) => {
@@ -122,6 +127,7 @@ fn endpoints(world: &mut World, service: &str) {
     if world.create(Actor::Platform, Kind::EndpointSlice, &slice).is_err() {
         let _ = world.patch(Actor::Platform, Kind::EndpointSlice, service, "", &slice);
     }
+    aws::endpoints_changed(world, service);
 }
 
 /// The variant of an Experiment that a Service with this selector leads to, and whether it serves. Variants have no pods
@@ -355,6 +361,7 @@ fn experiment(world: &mut World, name: &str) {
 
 /// The platform's answer to a write.
 pub fn written(world: &mut World, id: &Id, before: Option<&Value>, after: &Value) {
+    aws::written(world, id, before, after);
     let spec_changed = before.is_none_or(|b| b.get("spec") != after.get("spec"));
     if !spec_changed {
         return;

@@ -1,6 +1,7 @@
 //! The controller's process: its stores, its queue, and one pass after the other, as the real worker runs them.
 
 use crate::api::SimulatedApi;
+use crate::aws::Aws;
 use crate::cluster::{Delivery, KINDS, Kind, Millis, NAMESPACE, ROLLOUT, World};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -44,6 +45,7 @@ pub struct Process {
     /// Of the controller's memory: a restart forgets it.
     patience: Patience,
     telling: Telling,
+    aws: Aws,
     pub events: Vec<Event>,
     pub passes: u64,
 }
@@ -65,7 +67,10 @@ fn resource(kind: Kind) -> Resource {
         | Kind::TrafficSplit
         | Kind::TraefikService
         | Kind::ApisixRoute
-        | Kind::Mapping => {
+        | Kind::Mapping
+        | Kind::MeshService
+        | Kind::VirtualRouter
+        | Kind::VirtualNode => {
             let plural = format!("{}s", kind.as_str().to_lowercase());
             Resource::named(kind.api_version(), kind.as_str(), &plural, true)
         }
@@ -111,6 +116,7 @@ impl Process {
             failures: 0,
             patience: Patience::default(),
             telling: Telling::default(),
+            aws: Aws::default(),
             events: Vec::new(),
             passes: 0,
         }
@@ -140,6 +146,9 @@ impl Process {
                 None => {}
             }
         }
+        if self.aws.hear(world) {
+            self.asked.store(true, Ordering::SeqCst);
+        }
         self.asked(now);
     }
 
@@ -157,7 +166,7 @@ impl Process {
         self.due = None;
         let key = Key::new(NAMESPACE, ROLLOUT);
         let observed = observe::observe(&self.context, &self.interest, &self.router_options, &key).now_or_never();
-        let snapshot = match observed {
+        let mut snapshot = match observed {
             None => return Outcome::Killed,
             Some(Err(failure)) => return self.failed(world, &failure),
             Some(Ok(None)) => {
@@ -166,6 +175,7 @@ impl Process {
             }
             Some(Ok(Some(snapshot))) => snapshot,
         };
+        self.aws.look(&mut world.lock().unwrap(), &mut snapshot);
         let now = world.lock().unwrap().timestamp();
         let mut decision = decide(&snapshot, now);
         {

@@ -4,7 +4,7 @@
 use crate::cluster::{Kind, Millis, World, int, label, text};
 use crate::invariants::{BLIND, is_first, is_own};
 use crate::platform::available;
-use crate::shares::{is_routed, max_weight, selected};
+use crate::shares::{is_routed, max_weight, selected, tells};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use tidegate_controller::rollout::{Action, Decision, Snapshot};
@@ -132,6 +132,9 @@ fn missing(world: &World, before: &Value, step: &Value, index: i64, hash: &str) 
         let over = seconds == 0 || begun.flatten().is_some_and(|at| at + seconds <= world.timestamp().as_second());
         return (!over).then(|| format!("before its {seconds} s were over"));
     }
+    if step.get("plugin").is_some() {
+        return Some("that no plugin ran, and nobody promoted".to_owned());
+    }
     if step.get("analysis").is_some() && !verdict(Kind::AnalysisRun) {
         return Some("without a successful analysis".to_owned());
     }
@@ -139,11 +142,11 @@ fn missing(world: &World, before: &Value, step: &Value, index: i64, hash: &str) 
         return Some("without a successful experiment".to_owned());
     }
     if let Some(weight) = step["setWeight"].as_i64()
-        && world.rollout().pointer("/spec/strategy/canary/trafficRouting/plugins").is_some()
+        && tells(world)
     {
         let taken = world.invariants.taken.iter().filter(|(service, _)| selected(world, service) == hash);
         let taken: i64 = taken.map(|(_, weight)| weight).sum();
-        return (taken != weight).then(|| format!("although the Gateway gives it {taken}, not {weight}"));
+        return (taken != weight).then(|| format!("although the data plane gives it {taken}, not {weight}"));
     }
     None
 }

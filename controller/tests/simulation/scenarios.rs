@@ -1,7 +1,7 @@
 //! Scenes that have to go one way only, and the troubles of the peers' users.
 
 use crate::cluster::{Actor, Kind, ROLLOUT, World, int, label, text};
-use crate::meshes::{MESHES, Mesh, weights_now};
+use crate::meshes::{self, Mesh, weights_now};
 use crate::platform::available;
 use crate::shares::{selected, shares};
 use crate::simulation::Simulation;
@@ -122,7 +122,7 @@ fn events_come_in_the_order_that_clients_compare() {
 /// What is drawn at random is drawn for each of them; here it is seen that their objects carry the weights.
 #[test]
 fn every_router_carries_the_weights_of_the_steps() {
-    for (mesh, name) in MESHES {
+    for (mesh, name) in meshes::all() {
         let mut strategy =
             routed(&json!([{"setWeight": 20}, {"pause": {}}, {"setWeight": 60}, {"pause": {}}]), &json!({}));
         strategy["canary"]["trafficRouting"] = mesh.routing();
@@ -130,7 +130,11 @@ fn every_router_carries_the_weights_of_the_steps() {
         for service in ["canaryService", "stableService"].into_iter().filter(|_| by_subsets) {
             strategy["canary"].as_object_mut().unwrap().remove(service);
         }
-        let canary = if by_subsets { "subset/canary" } else { "web-canary" };
+        let canary = match mesh {
+            Mesh::IstioSubsets => "subset/canary",
+            Mesh::AppMesh => "node/canary-node",
+            _ => "web-canary",
+        };
         let mut simulation = deployed(5, &strategy);
         users::release(&mut simulation.world(), false);
         for weight in [20, 60] {
@@ -316,7 +320,7 @@ fn peers_replica_set(world: &mut World, image: &str, hash: &str, replicas: i64, 
 
 /// A cluster that the peer has worked in: its own hash on ReplicaSet, Services, status; 3 pods run.
 fn peers_cluster(strategy: &Value, more: impl FnOnce(&mut World)) -> Simulation {
-    Simulation::found(1, &spec::rollout(3, strategy), true, |world| {
+    Simulation::found(1, &spec::rollout(3, strategy), true, false, |world| {
         world.calm = true;
         peers_replica_set(world, "web:1", "6fd8c9b5d4", 3, "1");
         more(world);

@@ -1,14 +1,15 @@
 //! Which share of the traffic each version has, by the objects that say so.
 
+use crate::aws;
 use crate::cluster::{Kind, World, text};
 use crate::meshes::{self, Mesh};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use tidegate_crds::keys;
 
-/// Hash behind a Service, or behind a subset that stands for one.
+/// Hash behind a Service, or behind a subset or VirtualNode that stands for one.
 pub fn selected(world: &World, service: &str) -> String {
-    if let Some(hash) = meshes::subset(world, service) {
+    if let Some(hash) = meshes::behind(world, service) {
         return hash.to_owned();
     }
     let service = world.get(Kind::Service, service).unwrap_or(&Value::Null);
@@ -78,8 +79,12 @@ pub fn still_served(world: &World, hash: &str) -> i64 {
     let max = max_weight(world);
     let taken = world.invariants.taken.iter().filter(|(service, _)| selected(world, service) == hash);
     let taken: i64 = taken.map(|(_, weight)| (weight * 100 + max - 1) / max).sum();
-    let by_route = world.rollout().pointer("/spec/strategy/canary/trafficRouting/plugins").is_some();
-    shares(world).get(hash).copied().unwrap_or(0).max(if by_route { taken } else { 0 })
+    shares(world).get(hash).copied().unwrap_or(0).max(if tells(world) { taken } else { 0 })
+}
+
+/// Something tells which weights the data plane has taken.
+pub fn tells(world: &World) -> bool {
+    world.rollout().pointer("/spec/strategy/canary/trafficRouting/plugins").is_some() || aws::weighs(world)
 }
 
 pub fn is_routed(world: &World) -> bool {

@@ -29,12 +29,13 @@ pub struct Tally {
 impl Simulation {
     /// A Rollout and all it needs, in a cluster where nothing goes wrong.
     pub fn new(seed: u64, rollout: &Value, trace: bool) -> Self {
-        Self::found(seed, rollout, trace, |_| {})
+        Self::found(seed, rollout, trace, false, |_| {})
     }
 
-    /// The same, with what `before` puts in place before the controller comes.
-    pub fn found(seed: u64, rollout: &Value, trace: bool, before: impl FnOnce(&mut World)) -> Self {
+    /// The same, with what `before` puts in place before the controller comes. `aws`: AWS is asked.
+    pub fn found(seed: u64, rollout: &Value, trace: bool, aws: bool, before: impl FnOnce(&mut World)) -> Self {
         let mut world = World::new(seed);
+        world.aws = aws;
         world.trace.on = trace;
         spec::furnish(&mut world, rollout);
         before(&mut world);
@@ -321,11 +322,14 @@ fn weather(world: &mut World) {
     }
 }
 
-/// One run of a seed. Gives what it did, or the simulation in which something happened that must not.
-pub fn run(seed: u64, trace: bool) -> Result<Tally, Box<Simulation>> {
+/// One run of a seed. Gives what it did, or the simulation in which something happened that must not. `whole`: with what
+/// [`spec::draw_more`] draws.
+pub fn run(seed: u64, whole: bool, trace: bool) -> Result<Tally, Box<Simulation>> {
     let mut random = Random::new(seed.wrapping_mul(31) + 7);
-    let rollout = spec::random_rollout(&mut random);
-    let mut simulation = Simulation::new(seed, &rollout, trace);
+    let mut rollout = spec::random_rollout(&mut random);
+    let more = whole.then(|| Random::new(seed.wrapping_mul(131) + 17));
+    let aws = more.is_some_and(|mut more| spec::draw_more(&mut more, &mut rollout));
+    let mut simulation = Simulation::found(seed, &rollout, trace, aws, |_| {});
     {
         let mut world = simulation.world();
         world.say(|| format!("spec       {}", rollout["spec"]));

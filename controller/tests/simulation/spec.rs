@@ -294,6 +294,32 @@ pub fn random_rollout(random: &mut Random) -> Value {
     rollout
 }
 
+/// What is drawn beside the Rollout, with numbers of its own, so that the seeds that found something before stay what they
+/// were. Gives whether AWS is asked.
+pub fn draw_more(random: &mut Random, rollout: &mut Value) -> bool {
+    let routing = rollout.pointer("/spec/strategy/canary/trafficRouting");
+    let mesh = routing.and_then(Mesh::of);
+    let aws = (mesh == Some(Mesh::Alb) || rollout.pointer("/spec/strategy/blueGreen").is_some()) && random.percent(50);
+    let Some(canary) = rollout.pointer_mut("/spec/strategy/canary") else { return aws };
+    if mesh.is_some_and(|mesh| mesh != Mesh::Alb) && random.percent(15) {
+        canary["trafficRouting"] = Mesh::AppMesh.routing();
+        canary["canaryService"] = json!("web-canary");
+        canary["stableService"] = json!("web-stable");
+        for step in canary.get_mut("steps").and_then(Value::as_array_mut).into_iter().flatten() {
+            if step.get("setHeaderRoute").is_some() || step.get("experiment").is_some() {
+                *step = json!({"setWeight": 40});
+            }
+        }
+    }
+    if random.percent(3)
+        && let Some(steps) = canary.get_mut("steps").and_then(Value::as_array_mut)
+    {
+        let at = random.range(0, steps.len() as i64);
+        steps.insert(usize::try_from(at).unwrap_or(0), json!({"plugin": {"name": "acme/gate", "config": {"a": 1}}}));
+    }
+    aws
+}
+
 /// The user edits the steps of a running update.
 pub fn change_steps(world: &mut World) {
     let rollout = world.rollout().clone();

@@ -34,6 +34,8 @@ fn no_weight_goes_to_a_service_that_leads_nowhere() {
     assert!(decision.why.iter().any(|why| why == waits), "{:?}", decision.why);
     assert!(decision.wake.is_some(), "looks again even when no news comes");
     leads(&mut snapshot, "web-canary", &["v2"]);
+    assert_eq!(weight(&decide(&snapshot, now())), 0, "the Service is switched in this very pass");
+    snapshot.services.insert("web-canary".to_owned(), service("v2"));
     assert_eq!(weight(&decide(&snapshot, now())), 25);
     snapshot.endpoints.clear();
     assert_eq!(weight(&decide(&snapshot, now())), 25, "nobody knows of endpoints");
@@ -83,9 +85,12 @@ fn users_have_switched_when_the_endpoints_have() {
     let strategy = json!({"blueGreen": {"activeService": "web-active", "scaleDownDelaySeconds": 0}});
     let mut snapshot = updating(&strategy, 4, 4, 0);
     snapshot.replica_sets[1] = replica_set("v2", 4, 4);
+    leads(&mut snapshot, "web-active", &["v2"]);
+    let switch = ["web-active selects v2", "tell SwitchService", "Progressing"];
+    assert_eq!(words(&decide(&snapshot, now())), switch, "what was behind it before the switch says nothing");
     leads(&mut snapshot, "web-active", &["v1"]);
     let decision = decide(&snapshot, now());
-    assert_eq!(words(&decision), ["web-active selects v2", "tell SwitchService", "Progressing"]);
+    assert_eq!(words(&decision), switch);
     snapshot.rollout.status = decision.status;
     snapshot.services.insert("web-active".to_owned(), service("v2"));
     let decision = decide(&snapshot, now());
@@ -234,7 +239,11 @@ fn users_have_switched_when_the_target_groups_have() {
     snapshot.rollout.status = decide(&snapshot, now()).status;
     snapshot.services.insert("web-active".to_owned(), service("v2"));
     leads(&mut snapshot, "web-active", &["v2"]);
-    assert_eq!(alb::question(&snapshot).services, ["web-active".to_owned()].into());
+    let question = alb::question(&snapshot);
+    assert_eq!(question.services, ["web-active".to_owned()].into());
+    leads(&mut snapshot, "web-active", &["v1"]);
+    assert_ne!(alb::question(&snapshot), question, "an answer about the former endpoints is none");
+    leads(&mut snapshot, "web-active", &["v2"]);
     let registration = |missing| Registration { groups: vec!["arn:1".into()], endpoints: 4, missing };
     let of = |found| Answer { services: [("web-active".to_owned(), found)].into(), ..Answer::default() };
     let table = [
