@@ -48,6 +48,24 @@ struct Family {
     series: BTreeMap<String, Value>,
 }
 
+impl Family {
+    fn new(help: &'static str, kind: Kind, bounds: &'static [f64]) -> Self {
+        Self { help, kind, bounds, series: BTreeMap::new() }
+    }
+
+    /// Removes the series whose first labels are `start`.
+    fn forget(&mut self, start: &str) {
+        let is_one = |series: &str| {
+            series.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with(SEPARATOR))
+        };
+        let begun = self.series.range::<str, _>((Bound::Included(start), Bound::Unbounded)).map(|(series, _)| series);
+        let gone: Vec<String> = begun.take_while(|series| is_one(series)).cloned().collect();
+        for series in gone {
+            self.series.remove(&series);
+        }
+    }
+}
+
 /// The process's metrics.
 #[derive(Default)]
 pub struct Metrics {
@@ -75,15 +93,16 @@ impl Metrics {
         labels: Labels<'_>,
         change: impl FnOnce(&mut Value),
     ) {
+        let series = text_of(labels);
         let mut families = self.lock();
-        let family = families.entry(name).or_insert_with(|| Family { help, kind, bounds, series: BTreeMap::new() });
+        let family = families.entry(name).or_insert_with(|| Family::new(help, kind, bounds));
         let empty = || match kind {
             Kind::Histogram => {
                 Value::Histogram(Box::new(Histogram { buckets: vec![0; bounds.len()].into(), count: 0, sum: 0.0 }))
             }
             _ => Value::Number(0.0),
         };
-        change(family.series.entry(text_of(labels)).or_insert_with(empty));
+        change(family.series.entry(series).or_insert_with(empty));
     }
 
     /// Calls `collector` before every [`Metrics::render`].
@@ -108,6 +127,20 @@ impl Metrics {
     /// Sets a gauge.
     pub fn set(&self, name: &'static str, help: &'static str, labels: Labels<'_>, to: f64) {
         self.update(name, help, Kind::Gauge, &[], labels, |value| *value = Value::Number(to));
+    }
+
+    /// Sets a gauge that is 1 for the state that an object is in, told by the labels in `state`; the series of the state
+    /// before goes.
+    pub fn state(&self, name: &'static str, help: &'static str, object: Labels<'_>, state: Labels<'_>) {
+        let mut series = text_of(object);
+        let first = series.len();
+        append(&mut series, state);
+        let mut families = self.lock();
+        let family = families.entry(name).or_insert_with(|| Family::new(help, Kind::Gauge, &[]));
+        if !family.series.contains_key(&series) {
+            family.forget(&series[..first]);
+            family.series.insert(series, Value::Number(1.0));
+        }
     }
 
     /// Adds an observation in seconds to a histogram.
@@ -138,16 +171,8 @@ impl Metrics {
     /// depends on the number of these series, not on that of the others.
     pub fn forget(&self, prefix: &str, labels: Labels<'_>) {
         let start = text_of(labels);
-        let is_one = |series: &str| {
-            series.strip_prefix(start.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(SEPARATOR))
-        };
         for (_, family) in self.lock().iter_mut().filter(|(name, _)| name.starts_with(prefix)) {
-            let range = (Bound::Included(start.as_str()), Bound::Unbounded);
-            let begun = family.series.range::<str, _>(range).map(|(series, _)| series);
-            let gone: Vec<String> = begun.take_while(|series| is_one(series)).cloned().collect();
-            for series in gone {
-                family.series.remove(&series);
-            }
+            family.forget(&start);
         }
     }
 
@@ -220,14 +245,34 @@ impl Metrics {
     }
 }
 
-fn pair(key: &str, value: &str) -> String {
-    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    format!("{key}=\"{value}\"")
-}
-
 /// Labels, joined by a sign that no value has; [`Metrics::render`] makes commas of it.
 fn text_of(labels: Labels<'_>) -> String {
-    labels.iter().map(|(key, value)| pair(key, value)).collect::<Vec<_>>().join(SEPARATOR)
+    let length = |(key, value): &(&str, &str)| key.len() + value.len() + r#"="""#.len() + SEPARATOR.len();
+    let mut text = String::with_capacity(labels.iter().map(length).sum());
+    append(&mut text, labels);
+    text
+}
+
+fn append(text: &mut String, labels: Labels<'_>) {
+    for (key, value) in labels {
+        if !text.is_empty() {
+            text.push_str(SEPARATOR);
+        }
+        text.push_str(key);
+        text.push_str("=\"");
+        let mut rest = *value;
+        while let Some(at) = rest.find(['\\', '"', '\n']) {
+            text.push_str(&rest[..at]);
+            text.push_str(match &rest[at..=at] {
+                "\n" => "\\n",
+                "\"" => "\\\"",
+                _ => "\\\\",
+            });
+            rest = &rest[at + 1..];
+        }
+        text.push_str(rest);
+        text.push('"');
+    }
 }
 
 #[cfg(test)]
@@ -240,10 +285,17 @@ mod tests {
         metrics.count("a_total", "A.", &[("x", "1,\"2\"")], 2.0);
         metrics.set("rollout_info", "R.", &[("namespace", "n"), ("name", "one"), ("phase", "Paused")], 1.0);
         metrics.set("rollout_info", "R.", &[("namespace", "n"), ("name", "two"), ("phase", "Paused")], 1.0);
+        for phase in ["Paused", "Healthy", "Healthy"] {
+            metrics.state("state", "S.", &[("name", "a\\b\nc")], &[("phase", phase)]);
+            metrics.state("state", "S.", &[("name", "a")], &[("phase", "Paused")]);
+        }
         metrics.observe("h", "H.", &[], 0.2);
         metrics.forget("rollout_", &[("namespace", "n"), ("name", "one")]);
         let text = metrics.render();
         assert!(text.contains("a_total{x=\"1,\\\"2\\\"\"} 2\n"), "{text}");
+        let states: Vec<&str> = text.lines().filter(|line| line.starts_with("state")).collect();
+        let expected = [r#"state{name="a",phase="Paused"} 1"#, r#"state{name="a\\b\nc",phase="Healthy"} 1"#];
+        assert_eq!(states, expected);
         assert!(
             !text.contains("name=\"one\"")
                 && text.contains("rollout_info{namespace=\"n\",name=\"two\",phase=\"Paused\"} 1")

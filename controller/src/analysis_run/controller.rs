@@ -211,13 +211,11 @@ impl Controller {
     fn count(&self, key: &Key, run: &AnalysisRun, status: &AnalysisRunStatus) {
         let object = [("namespace", &*key.namespace), ("name", &*key.name)];
         let metrics = &self.metrics;
-        for family in ["analysis_run_info", "analysis_run_phase", "analysis_run_metric_"] {
-            metrics.forget(family, &object);
-        }
-        let mut labels = object.to_vec();
-        labels.push(("phase", status.phase.as_str()));
-        metrics.set("analysis_run_info", "AnalysisRuns by phase.", &labels, 1.0);
-        metrics.set("analysis_run_phase", "AnalysisRuns by phase; analysis_run_info takes its place.", &labels, 1.0);
+        let state = [("phase", status.phase.as_str())];
+        metrics.state("analysis_run_info", "AnalysisRuns by phase.", &object, &state);
+        let help = "AnalysisRuns by phase; analysis_run_info takes its place.";
+        metrics.state("analysis_run_phase", help, &object, &state);
+        metrics.forget("analysis_run_metric_", &object);
         for metric in &run.spec.metrics {
             let kind = metric.provider.set().first().copied().unwrap_or_default();
             let mut labels = object.to_vec();

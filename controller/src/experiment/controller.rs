@@ -163,12 +163,10 @@ impl Controller {
 
     fn count(&self, key: &Key, phase: AnalysisPhase) {
         let object = [("namespace", &*key.namespace), ("name", &*key.name)];
-        self.metrics.forget("experiment_info", &object);
-        self.metrics.forget("experiment_phase", &object);
-        let mut labels = object.to_vec();
-        labels.push(("phase", phase.as_str()));
-        self.metrics.set("experiment_info", "Experiments by phase.", &labels, 1.0);
-        self.metrics.set("experiment_phase", "Experiments by phase; experiment_info takes its place.", &labels, 1.0);
+        let state = [("phase", phase.as_str())];
+        self.metrics.state("experiment_info", "Experiments by phase.", &object, &state);
+        let help = "Experiments by phase; experiment_info takes its place.";
+        self.metrics.state("experiment_phase", help, &object, &state);
     }
 }
 

@@ -326,6 +326,10 @@ fn settle(pass: &mut Pass<'_>, blue_green: &BlueGreen, fast_rollback: bool) {
     {
         return;
     }
+    // It may have been resized since the switch, or have lost pods; until it is whole, the old version is the way back.
+    if !saturated(pass, pass.replicas()) {
+        return;
+    }
     let reason = if pass.status.promote_full {
         "Full promotion requested"
     } else if fast_rollback {

@@ -36,7 +36,9 @@ pub(crate) fn await_reach(pass: &mut Pass<'_>, service: &str, replica_set: Optio
     if let Some(rs) = replica_set.filter(|_| !reached) {
         pass.because(format!("waits until Service {service} has a ready endpoint of ReplicaSet {}", rs.name));
     }
-    let reached = reached && alb::registered(pass, service);
+    // What has no pods, no target group can have.
+    let empty = replica_set.is_none_or(|rs| rs.serving() == 0);
+    let reached = reached && (empty || alb::registered(pass, service));
     if !reached {
         pass.wake_after(AGAIN_SECONDS);
     }

@@ -21,14 +21,10 @@ pub(crate) fn decided(metrics: &Metrics, key: &Key, rollout: &Rollout, status: &
         _ => ("", ""),
     };
     let phase = metric_phase(status);
-    metrics.forget("rollout_info", &object);
-    metrics.forget("rollout_phase", &object);
-    let mut labels = object.to_vec();
-    labels.extend([("strategy", strategy), ("traffic_router", router), ("phase", phase)]);
-    metrics.set("rollout_info", "Rollouts by strategy, router and phase.", &labels, 1.0);
-    let mut labels = object.to_vec();
-    labels.extend([("strategy", strategy), ("phase", phase)]);
-    metrics.set("rollout_phase", "Rollouts by phase; rollout_info takes its place.", &labels, 1.0);
+    let state = [("strategy", strategy), ("traffic_router", router), ("phase", phase)];
+    metrics.state("rollout_info", "Rollouts by strategy, router and phase.", &object, &state);
+    let state = [("strategy", strategy), ("phase", phase)];
+    metrics.state("rollout_phase", "Rollouts by phase; rollout_info takes its place.", &object, &state);
     let desired = rollout.spec.replicas.unwrap_or(1);
     let available = status.available_replicas.unwrap_or(0);
     for (name, help, value) in [

@@ -594,7 +594,9 @@ fn status(world: &mut World, before: &Value, after: &Value) {
         }
     }
     nobody_is_left(world);
-    if let Some(weights) = after.pointer("/status/canary/weights") {
+    // As long as the spec is not valid, they stay what they were under the one before.
+    let valid = !text(after, "/status/message").starts_with("InvalidSpec");
+    if let Some(weights) = after.pointer("/status/canary/weights").filter(|_| valid) {
         let more = weights.get("additional").and_then(Value::as_array).into_iter().flatten();
         let sum = int(weights, "/canary/weight")
             + int(weights, "/stable/weight")
