@@ -28,6 +28,8 @@ pub struct Invariants {
     most: BTreeMap<String, i64>,
     /// `spec.replicas` of the Rollout as users set it.
     sizes: Vec<(Millis, i64)>,
+    /// The smallest size that the controller may have believed in when the spec became invalid.
+    least_before_mistake: i64,
     /// Images of the Rollout's template as users set them.
     images: Vec<(Millis, String)>,
     /// Values of fields that the controller writes, and how often one came back.
@@ -191,6 +193,13 @@ fn remember(world: &mut World, actor: Actor, id: &Id, before: Option<&Value>, af
         invariants.sizes.push((now, size));
     }
     let Some(before) = before else { return };
+    let invalid = |o: &Value| o["spec"]["progressDeadlineSeconds"] == 0;
+    match (invalid(before), invalid(after)) {
+        (false, true) => invariants.least_before_mistake = invariants.least_size(now),
+        // What was changed meanwhile, the controller acts on only now.
+        (true, false) => invariants.sizes.extend([(now - 1, invariants.least_before_mistake), (now, size)]),
+        _ => {}
+    }
     let strategy = |o: &Value| o["spec"]["strategy"].clone();
     if without_steps(strategy(before)) != without_steps(strategy(after)) {
         invariants.spec_changed.push(now);
