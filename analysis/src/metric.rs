@@ -315,7 +315,7 @@ mod tests {
             (json!({"provider": {}}), "metrics[0].provider: no provider specified"),
             (
                 json!({"provider": {"web": {"url": "x"}, "job": {"spec": {}}}}),
-                "metrics[0].provider: multiple providers specified: WebMetric, Job",
+                "metrics[0].provider: multiple providers specified: Web, Job",
             ),
             (
                 json!({"successCondition": "result >"}),

@@ -251,7 +251,7 @@ impl MetricProvider {
     pub fn set(&self) -> Vec<&'static str> {
         let all = [
             ("Prometheus", self.prometheus.is_some()),
-            ("WebMetric", self.web.is_some()),
+            ("Web", self.web.is_some()),
             ("Job", self.job.is_some()),
             ("Datadog", self.datadog.is_some()),
             ("NewRelic", self.new_relic.is_some()),
@@ -259,9 +259,9 @@ impl MetricProvider {
             ("CloudWatch", self.cloud_watch.is_some()),
             ("Graphite", self.graphite.is_some()),
             ("Influxdb", self.influxdb.is_some()),
-            ("SkyWalking", self.skywalking.is_some()),
+            ("skywalking", self.skywalking.is_some()),
             ("Kayenta", self.kayenta.is_some()),
-            ("Plugin", !self.plugin.is_empty()),
+            ("RPCPlugin", !self.plugin.is_empty()),
         ];
         all.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect()
     }

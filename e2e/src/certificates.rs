@@ -25,6 +25,7 @@ impl Certificates {
             .chain(addresses.iter().map(|address| format!("IP:{address}")))
             .collect();
         this.signed("apiserver", "/CN=kube-apiserver", "ca", Some(&alternatives.join(",")))?;
+        this.signed("gateway", "/CN=gateway", "ca", Some("DNS:*.example.com"))?;
         this.signed("front-proxy", "/CN=front-proxy-client", "front-proxy-ca", None)?;
         this.signed("admin", "/O=system:masters/CN=admin", "ca", None)?;
         output(

@@ -31,6 +31,14 @@ pub fn connecting_client() -> Result<reqwest::Client> {
     builder().pool_max_idle_per_host(0).build().context("build an HTTP client")
 }
 
+/// A client for TLS at `address` in a cluster, with a connection for each request: it asks for `host` and trusts
+/// `authority`, in PEM, alone.
+pub fn tls_client(host: &str, address: SocketAddr, authority: &str) -> Result<reqwest::Client> {
+    let authority = reqwest::Certificate::from_pem(authority.as_bytes()).context("read the authority's certificate")?;
+    let builder = builder().pool_max_idle_per_host(0).resolve(host, address).tls_certs_only([authority]);
+    builder.build().context("build a TLS client")
+}
+
 /// A client for gRPC at `address` in a cluster, which takes `host` for its name. Over HTTP/2 the name is part of the URL.
 pub fn grpc_client(host: &str, address: SocketAddr) -> Result<reqwest::Client> {
     builder().http2_prior_knowledge().resolve(host, address).build().context("build a gRPC client")

@@ -29,8 +29,9 @@ pub struct Load {
     pub headers: Vec<(String, String)>,
     /// Calls over gRPC instead of requests; needs a `host`.
     pub grpc: bool,
-    /// A connection for each request, for what looks at connections only.
-    pub connecting: bool,
+    /// Sent by this client instead of one of its own; say, one with a connection for each request, for what looks at
+    /// connections only.
+    pub client: Option<reqwest::Client>,
 }
 
 /// What came back in one second.
@@ -189,22 +190,22 @@ impl Load {
             rate,
             headers: Vec::new(),
             grpc: false,
-            connecting: false,
+            client: None,
         }
     }
 
     /// Starts to send, on the runtime that is running.
-    pub fn start(self) -> Result<RunningLoad> {
+    pub fn start(mut self) -> Result<RunningLoad> {
         anyhow::ensure!(
             self.rate > 0.0 && self.rate <= 20_000.0,
             "rate {}: expected more than 0, up to 20000",
             self.rate
         );
-        let client = match (&self.host, self.grpc) {
-            (_, false) if self.connecting => http::connecting_client()?,
-            (_, false) => http::client()?,
-            (Some(host), true) => http::grpc_client(host, address(&self.url)?)?,
-            (None, true) => anyhow::bail!("a load of gRPC needs a host"),
+        let client = match (self.client.take(), &self.host, self.grpc) {
+            (Some(client), ..) => client,
+            (None, _, false) => http::client()?,
+            (None, Some(host), true) => http::grpc_client(host, address(&self.url)?)?,
+            (None, None, true) => anyhow::bail!("a load of gRPC needs a host"),
         };
         let counts = Arc::new(Mutex::new(Counts::default()));
         let task = tokio::spawn(send(self, client, counts.clone()));

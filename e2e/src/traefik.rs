@@ -20,6 +20,10 @@ use crate::state::StateDir;
 pub const PORT: u16 = 80;
 /// Where connections come in that a TCPRoute leads on. There is nothing in them to tell one route from another by.
 pub const TCP_PORT: u16 = 9000;
+/// Where connections over TLS come in that a TLSRoute leads on, by the name that the client asks for.
+pub const TLS_PORT: u16 = 9443;
+/// The Secret with the key and the certificate of the listener for TLS.
+const TLS_SECRET: &str = "gateway";
 /// Where Traefik tells of itself (`/ping`, `/api/rawdata`, `/metrics`).
 pub const API_PORT: u16 = 8088;
 /// Namespace and name of the Gateway to which routes of any namespace may attach.
@@ -44,13 +48,18 @@ const OWN_KINDS: [(&str, &str); 10] = [
 pub fn start(state: &StateDir, sandbox: &Sandbox, program: &Path, crds: &Path) -> Result<()> {
     let namespace = NetworkNamespace::of_cluster(&state.name);
     let cluster = Cluster::find(&state.name)?;
-    session::in_cluster(&namespace, async || install_kinds(&cluster.client().await?, crds).await)?;
+    session::in_cluster(&namespace, async || {
+        let client = cluster.client().await?;
+        install_kinds(&client, crds).await?;
+        install_gateway(&client, &tls_secret(state)?).await
+    })?;
     let token = token(state)?;
     let authority = state.join("pki/ca.crt").display().to_string();
     let mut args = vec![
         "--log.level=INFO".to_owned(),
         format!("--entrypoints.web.address=:{PORT}"),
         format!("--entrypoints.tcp.address=:{TCP_PORT}"),
+        format!("--entrypoints.tls.address=:{TLS_PORT}"),
         format!("--entrypoints.traefik.address={NODE_IP}:{API_PORT}"),
         "--api.insecure=true".to_owned(),
         "--ping=true".to_owned(),
@@ -96,7 +105,19 @@ async fn install_kinds(client: &kube::Client, gateway_api: &Path) -> Result<()> 
     for definition in &definitions {
         crate::apply::define(client, definition).await?;
     }
-    install_gateway(client).await
+    Ok(())
+}
+
+/// Key and certificate for `*.example.com`.
+fn tls_secret(state: &StateDir) -> Result<Value> {
+    let file = |name: &str| {
+        let path = state.join("pki").join(name);
+        std::fs::read_to_string(&path).with_context(|| path.display().to_string())
+    };
+    Ok(json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": TLS_SECRET, "namespace": GATEWAY.0},
+        "type": "kubernetes.io/tls", "stringData": {"tls.crt": file("gateway.crt")?, "tls.key": file("gateway.key")?},
+    }))
 }
 
 /// The Gateway API's definitions, from a directory of YAML files; and TCPRoute's, which is among the experimental ones.
@@ -119,8 +140,9 @@ fn gateway_definitions(directory: &Path) -> Result<Vec<Value>> {
     Ok(definitions)
 }
 
-async fn install_gateway(client: &kube::Client) -> Result<()> {
+async fn install_gateway(client: &kube::Client, secret: &Value) -> Result<()> {
     let (namespace, gateway) = GATEWAY;
+    let tls = json!({"mode": "Terminate", "certificateRefs": [{"name": TLS_SECRET}]});
     let objects = [
         json!({
             "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "traefik"},
@@ -133,6 +155,8 @@ async fn install_gateway(client: &kube::Client) -> Result<()> {
             "spec": {"gatewayClassName": "traefik", "listeners": [
                 {"name": "http", "port": PORT, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}},
                 {"name": "tcp", "port": TCP_PORT, "protocol": "TCP", "allowedRoutes": {"namespaces": {"from": "All"}}},
+                {"name": "tls", "port": TLS_PORT, "protocol": "TLS", "tls": tls,
+                 "allowedRoutes": {"namespaces": {"from": "All"}}},
             ]},
         }),
         json!({
@@ -144,8 +168,9 @@ async fn install_gateway(client: &kube::Client) -> Result<()> {
             "spec": {"controller": "traefik.io/ingress-controller"},
         }),
     ];
-    for object in objects {
-        crate::apply::apply(client, &object).await?;
+    let [class, in_namespace, others @ ..] = &objects;
+    for object in [class, in_namespace, secret].into_iter().chain(others) {
+        crate::apply::apply(client, object).await?;
     }
     Ok(())
 }

@@ -117,7 +117,7 @@ fn unavailable(provider: &MetricProvider) -> String {
     match provider.set().first() {
         None => "no provider specified".to_owned(),
         Some(name) => {
-            format!("metric provider {name} is not available; available are Prometheus, WebMetric and Job")
+            format!("metric provider {name} is not available; available are Prometheus, Web and Job")
         }
     }
 }
@@ -134,8 +134,7 @@ mod tests {
             let metric = serde_json::from_value(json!({"name": "m", "provider": provider})).unwrap();
             let measured = clients.measure(&metric, &[]).await.measurement;
             assert_eq!(measured.phase, AnalysisPhase::Error);
-            let message =
-                format!("metric provider {name} is not available; available are Prometheus, WebMetric and Job");
+            let message = format!("metric provider {name} is not available; available are Prometheus, Web and Job");
             assert_eq!(measured.message, Some(message));
         }
     }

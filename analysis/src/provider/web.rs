@@ -64,6 +64,9 @@ impl Web<'_> {
         if body.is_some() && json.is_some() {
             return Err("body and jsonBody are both set, expected one of them".to_owned());
         }
+        if method == Method::GET && (body.is_some() || json.is_some()) {
+            return Err("Body/JSONBody can only be used with POST or PUT; found method GET".to_owned());
+        }
         let url = reqwest::Url::parse(&request.url).map_err(|error| format!("url is not valid: {error}"))?;
         let mut headers = http::headers(&request.headers)?;
         if json.is_some() && !headers.contains_key(CONTENT_TYPE) {

@@ -5,7 +5,7 @@ use crate::cluster::Connection;
 use crate::output::{Format, Table, age, document, human, print, width, without_managed_fields};
 use anyhow::{Result, bail};
 use futures::StreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::core::NamespaceResourceScope;
@@ -265,10 +265,11 @@ fn experiment_table(found: &[Experiment], namespaces: bool, now: Timestamp) -> S
     let mut table = Table::with_header(&titles[skip..]);
     for experiment in found {
         let length = experiment.spec.duration.as_deref().filter(|text| !text.is_empty());
-        let since = experiment.status.available_at.as_ref().map(|at| now.as_second() - at.0.as_second());
+        let since = experiment.status.available_at.as_ref().map(|at| now.duration_since(at.0));
         let remaining = match (length.and_then(|text| duration::parse(text).ok()), since) {
             (Some(length), Some(since)) if !experiment.status.phase.completed() => {
-                human((i64::try_from(length.as_secs()).unwrap_or(i64::MAX) - since).max(0))
+                let length = SignedDuration::try_from(length).unwrap_or(SignedDuration::MAX);
+                human(length.saturating_sub(since).as_secs().max(0))
             }
             _ => "-".to_owned(),
         };

@@ -183,8 +183,10 @@ impl Tree {
     fn replica_set(&mut self, branch: &str, below: &str, rs: &ReplicaSetInfo) {
         let mut info: Vec<String> = rs.tags.iter().map(|text| tag(text, self.paint)).collect();
         if let Some(at) = rs.scale_down_at {
-            let left = at.as_second() - self.now.as_second();
-            info.push(if left < 0 { "delay:passed".to_owned() } else { format!("delay:{}", human(left)) });
+            // Whole seconds that are left.
+            let left = at.duration_since(self.now);
+            let passed = left.is_negative();
+            info.push(if passed { "delay:passed".to_owned() } else { format!("delay:{}", human(left.as_secs())) });
         }
         let shown = status(rs.status, icon(rs.status), self.paint);
         self.row(branch, &format!("⧉ {}", rs.name), "ReplicaSet", &shown, rs.created, &info.join(","));

@@ -192,7 +192,7 @@ fn create(pass: &mut Pass<'_>, variant: &ExperimentTemplate, collisions: i32) ->
         "metadata": {
             "name": name,
             "namespace": experiment.namespace(),
-            "labels": {keys::POD_TEMPLATE_HASH: hash},
+            "labels": labels(&pods, &hash),
             "annotations": {
                 keys::EXPERIMENT_NAME: experiment.name(),
                 keys::EXPERIMENT_TEMPLATE: variant.name,
@@ -209,6 +209,13 @@ fn create(pass: &mut Pass<'_>, variant: &ExperimentTemplate, collisions: i32) ->
     pass.tell(Event::normal("NewReplicaSetCreated", text));
     pass.act(Action::CreateReplicaSet { template: variant.name.clone(), name: name.clone(), object });
     (name, hash)
+}
+
+/// The labels of a variant's pods.
+fn labels(pods: &Value, hash: &str) -> Value {
+    let mut labels = pods.pointer("/metadata/labels").filter(|labels| labels.is_object()).cloned().unwrap_or(json!({}));
+    labels[keys::POD_TEMPLATE_HASH] = hash.into();
+    labels
 }
 
 /// Makes the variant's Service when it is asked for, and takes away one that is not asked for any more.
@@ -238,7 +245,7 @@ fn service(
                 },
                 "ownerReferences": pass.owner_reference(),
             },
-            "spec": {"selector": {keys::POD_TEMPLATE_HASH: hash}, "ports": ports},
+            "spec": {"selector": labels(pods, hash), "ports": ports},
         });
         pass.because(format!("creates Service {name} for template '{}'", template.name));
         pass.act(Action::CreateService { template: template.name.clone(), name: name.clone(), object });

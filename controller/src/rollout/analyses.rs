@@ -117,13 +117,12 @@ pub(crate) fn keep(
         // The user looked at an open verdict and wants to go on.
         Some(run) => run.status.phase == AnalysisPhase::Inconclusive && resumed,
     };
-    if resumed && before.is_some_and(|r| r.status.phase == AnalysisPhase::Inconclusive) {
-        pass.status.controller_pause = false;
-    }
     let Some(run) = before.filter(|_| !replace) else {
         if pass.halted() || pass.new_rs().is_none() {
             return current.cloned();
         }
+        // The same promotion ends a pause, if one was open beside the verdict.
+        pass.overruled |= before.is_some();
         return make(pass, analysis, purpose, before);
     };
     let phase = run.status.phase;

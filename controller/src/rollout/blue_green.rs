@@ -287,17 +287,7 @@ fn switch_active(pass: &mut Pass<'_>, blue_green: &BlueGreen, active: &str, allo
     } else {
         return active.to_owned();
     };
-    if !switch(pass, &blue_green.active_service, &target) {
-        return active.to_owned();
-    }
-    if active != target
-        && let Some(old) = pass.stable_rs().filter(|rs| rs.hash() != target)
-        && let Some(delay) = blue_green.scale_down_delay_seconds
-        && has_metrics(blue_green.post_promotion_analysis.as_ref()).is_some()
-    {
-        pass.delay_scale_down(old, delay.into());
-    }
-    target
+    if switch(pass, &blue_green.active_service, &target) { target } else { active.to_owned() }
 }
 
 fn post_promotion(pass: &mut Pass<'_>, blue_green: &BlueGreen, fast_rollback: bool) {

@@ -12,6 +12,9 @@ use tidegate_crds::rollout::{Canary, CanaryStep, TrafficWeights};
 /// Seconds for which an old stable version, or an aborted canary, stays when nothing else is said.
 const DEFAULT_DELAY_SECONDS: i64 = 30;
 
+/// Reason of a pause that a step asks for.
+const PAUSE_STEP: &str = "CanaryPauseStep";
+
 /// Where the steps stand.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Position {
@@ -41,7 +44,7 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary) {
             pass.remember_replicas(rs);
         }
     }
-    let counts_reached = at_counts(pass, canary, targets, routed);
+    let counts_reached = at_counts(pass, canary, at, targets, routed);
     switch_services(pass, canary, halted);
     let routing = traffic::run(pass, canary, at, counts_reached);
     experiments::run(pass, canary, at);
@@ -49,6 +52,8 @@ pub(crate) fn run(pass: &mut Pass<'_>, canary: &Canary) {
     let mut done = at;
     if !halted && !pass.status.abort {
         done.index = advance(pass, canary, at, counts_reached, &routing);
+    } else if !pass.rollout().spec.paused && !pass.status.abort {
+        end_pause(pass, canary, at);
     }
     if pass.status.abort && !pass.promoted() {
         pass.status.current_step_index = (at.count > 0).then_some(0);
@@ -263,9 +268,11 @@ fn shrink_others(pass: &mut Pass<'_>, canary: &Canary) {
 }
 
 /// Canary and stable have the pods that the current step asks for.
-fn at_counts(pass: &Pass<'_>, canary: &Canary, (new, stable): (i32, i32), routed: bool) -> bool {
+fn at_counts(pass: &Pass<'_>, canary: &Canary, at: Position, (new, stable): (i32, i32), routed: bool) -> bool {
     let Some(rs) = pass.new_rs() else { return false };
-    if !replicas::reached(canary.replica_progress_threshold.as_ref(), rs.replicas, rs.available, new) {
+    // A threshold that no number of pods reaches holds steps up, but not the promotion of a whole version.
+    let whole = at.index >= at.count && rs.replicas == new && rs.available >= new;
+    if !whole && !replicas::reached(canary.replica_progress_threshold.as_ref(), rs.replicas, rs.available, new) {
         return false;
     }
     let old_available = pass.others().iter().any(|rs| rs.available > 0);
@@ -369,14 +376,39 @@ fn advance(
         index += 1;
     }
     if index != at.index {
-        pass.because(format!("step {} of {} is next", index + 1, at.count));
-        pass.status.current_step_index = Some(index as i32);
-        pass.status.canary.current_step_analysis_run_status = None;
-        pass.status.canary.current_experiment = None;
-        // What the next step needs (pods, runs) is made by the next pass, which the status write brings.
-        pass.wake_at(pass.now);
+        go_on(pass, at.count, index);
     }
     index
+}
+
+/// Another step is the current one.
+fn go_on(pass: &mut Pass<'_>, count: usize, index: usize) {
+    pass.because(format!("step {} of {count} is next", index + 1));
+    pass.status.current_step_index = Some(index as i32);
+    pass.status.canary.current_step_analysis_run_status = None;
+    pass.status.canary.current_experiment = None;
+    // What the next step needs (pods, runs) is made by the next pass, which the status write brings.
+    pass.wake_at(pass.now);
+}
+
+/// While a verdict is open nothing moves, but the time of a pause passes: its step is done when it is over, and what is
+/// waited for is the verdict alone.
+fn end_pause(pass: &mut Pass<'_>, canary: &Canary, at: Position) {
+    let Some(step) = replicas::steps(canary).get(at.index) else { return };
+    let duration = step.pause.as_ref().and_then(|pause| pause.parse().ok().flatten());
+    let start = pass.pause(PAUSE_STEP).map(|pause| pause.start_time.0);
+    let (Some(duration), Some(start)) = (duration, start) else { return };
+    let end = later(start, i64::try_from(duration.as_secs()).unwrap_or(i64::MAX));
+    if end > pass.now {
+        pass.wake_at(end);
+        return;
+    }
+    if let Some(pauses) = &mut pass.status.pause_conditions {
+        pauses.retain(|pause| pause.reason != PAUSE_STEP);
+    }
+    let (number, what) = (at.index + 1, describe(step));
+    pass.tell(Event::normal("RolloutStepCompleted", format!("Rollout step {number}/{} completed ({what})", at.count)));
+    go_on(pass, at.count, at.index + 1);
 }
 
 /// The background analysis starts with the step at `index`.
@@ -435,9 +467,9 @@ fn pause_done(pass: &mut Pass<'_>, pause: &tidegate_crds::rollout::Pause, first:
     if duration.is_some_and(|d| d.is_zero()) {
         return true;
     }
-    match pass.pause("CanaryPauseStep").map(|p| p.start_time.0) {
+    match pass.pause(PAUSE_STEP).map(|p| p.start_time.0) {
         None => {
-            pass.add_pause("CanaryPauseStep");
+            pass.add_pause(PAUSE_STEP);
             if let Some(duration) = duration {
                 pass.wake_after(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX));
             }
@@ -492,7 +524,8 @@ fn promote_when_done(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts:
     }
     let Some(new) = pass.new_rs() else { return };
     let total = pass.replicas();
-    if !replicas::reached(canary.replica_progress_threshold.as_ref(), new.replicas, new.serving(), total) {
+    let whole = new.replicas == total && new.serving() >= total;
+    if !whole && !replicas::reached(canary.replica_progress_threshold.as_ref(), new.replicas, new.serving(), total) {
         return;
     }
     let in_window = super::revisions::in_rollback_window(pass);

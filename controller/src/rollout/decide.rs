@@ -46,6 +46,10 @@ pub fn decide(snapshot: &Snapshot, now: Timestamp) -> Decision {
         // Validation has refused everything else.
         _ => {}
     }
+    if pass.overruled && pass.resumed() {
+        // Nothing else was waiting for the promotion.
+        pass.status.controller_pause = false;
+    }
     // After the strategy: pods that it is about to add are missing already.
     restart::run(&mut pass);
     // After the strategy: a version that becomes stable in this pass is labelled so before the status says it.

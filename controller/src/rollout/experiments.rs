@@ -49,9 +49,7 @@ fn keep(pass: &mut Pass<'_>, step: &ExperimentStep, index: usize) {
     let resumed = pass.resumed();
     let before = current(pass);
     let reuse = before.filter(|e| !(e.status.phase == AnalysisPhase::Inconclusive && resumed));
-    if resumed && before.is_some_and(|e| e.status.phase == AnalysisPhase::Inconclusive) {
-        pass.status.controller_pause = false;
-    }
+    pass.overruled |= resumed && before.is_some_and(|e| e.status.phase == AnalysisPhase::Inconclusive);
     if let Some(experiment) = reuse {
         match experiment.status.phase {
             AnalysisPhase::Failed | AnalysisPhase::Error => {
@@ -75,7 +73,8 @@ fn keep(pass: &mut Pass<'_>, step: &ExperimentStep, index: usize) {
             return;
         }
         attempt += 1;
-        name = format!("{base}.{attempt}");
+        // It becomes the name of Services, which have no dots.
+        name = format!("{base}-{attempt}");
     }
     match object(pass, step, index, &name) {
         Ok(object) => {

@@ -25,6 +25,8 @@ pub(crate) struct Pass<'a> {
     pub reset: bool,
     /// The user asked for a retry after an abort.
     pub retried: bool,
+    /// The user saw an open verdict and goes on all the same.
+    pub overruled: bool,
     /// A ReplicaSet's size changes in this pass.
     pub scaled: bool,
     /// The Rollout was marked as aborted in this pass, and why.
@@ -49,6 +51,7 @@ impl<'a> Pass<'a> {
             new_name: String::new(),
             reset: false,
             retried: false,
+            overruled: false,
             scaled: false,
             aborting: None,
             actions: Vec::new(),

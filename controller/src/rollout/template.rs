@@ -62,7 +62,9 @@ pub fn runnable(template: &Value) -> Value {
     let mut template = template.clone();
     strip_nulls(&mut template);
     if let Some(spec) = template.get_mut("spec").and_then(Value::as_object_mut) {
-        for list in ["containers", "initContainers", "ephemeralContainers"] {
+        // No template may have them.
+        spec.remove("ephemeralContainers");
+        for list in ["containers", "initContainers"] {
             for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
                 for part in ["limits", "requests"] {
                     let Some(entries) = container.pointer_mut(&format!("/resources/{part}")) else { continue };
@@ -78,11 +80,6 @@ pub fn runnable(template: &Value) -> Value {
                     });
                 }
             }
-        }
-        if let Some(list) = spec.get("ephemeralContainers")
-            && !list.as_array().is_some_and(|l| l.iter().all(|c| c.get("name").is_some_and(Value::is_string)))
-        {
-            spec.remove("ephemeralContainers");
         }
     }
     decode::cleaned::<k8s_openapi::api::core::v1::PodTemplateSpec>(template).0
@@ -530,11 +527,14 @@ mod tests {
         let mut bad = template();
         bad["spec"]["containers"][0]["resources"] =
             json!({"limits": {"cpu": 0.5, "memory": "invalid"}, "requests": "none"});
-        bad["spec"]["ephemeralContainers"] = json!("garbage");
+        let unreadable = json!([{"name": "debug", "resources": {"limits": {"cpu": "1X"}}}]);
+        for list in [json!("garbage"), unreadable] {
+            bad["spec"]["ephemeralContainers"] = list;
+            assert_eq!(runnable(&bad)["spec"].get("ephemeralContainers"), None);
+        }
         bad["spec"]["containers"][0]["env"] = json!([{"name": "N", "value": 1}, {"name": "T", "value": "x"}]);
         let runnable = runnable(&bad);
         assert_eq!(runnable["spec"]["containers"][0]["resources"], json!({"limits": {"cpu": "0.5"}, "requests": {}}));
-        assert_eq!(runnable["spec"].get("ephemeralContainers"), None);
         assert_eq!(runnable["spec"]["containers"][0]["env"], json!([{"name": "N"}, {"name": "T", "value": "x"}]));
     }
 }

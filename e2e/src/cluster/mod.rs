@@ -5,6 +5,7 @@ mod down;
 mod up;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::str::FromStr;
@@ -276,6 +277,14 @@ impl Cluster {
     /// Where Traefik takes connections for a TCPRoute; as a URL, since what runs behind it speaks HTTP.
     pub fn tcp_gateway_url(&self) -> String {
         format!("http://{NODE_IP}:{}", crate::traefik::TCP_PORT)
+    }
+
+    /// Where Traefik takes connections for a TLSRoute, and the certificate, in PEM, of the authority that vouches for its
+    /// own: it is for all hosts of `example.com`.
+    pub fn tls_gateway(&self) -> Result<(SocketAddr, String)> {
+        let path = self.own()?.state.join("pki/ca.crt");
+        let authority = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Ok((format!("{NODE_IP}:{}", crate::traefik::TLS_PORT).parse()?, authority))
     }
 
     /// The program's log so far, for a component such as `kube-apiserver` or `traefik`.

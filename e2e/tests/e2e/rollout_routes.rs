@@ -1,4 +1,4 @@
-//! Gateway API beyond the weights of an HTTPRoute: copies of requests, two Services that take turns, gRPC and TCP.
+//! Gateway API beyond the weights of an HTTPRoute: copies of requests, two Services that take turns, gRPC, TCP and TLS.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -249,52 +249,84 @@ fn grpc_calls_are_split_and_led_like_requests() -> Result<()> {
     })
 }
 
+/// Routes of this kind, which a Rollout names in this field, split connections; `client` makes one for each request.
+async fn connections_are_split(
+    scene: &Scene,
+    route: Value,
+    field: &str,
+    client: reqwest::Client,
+    url: &str,
+) -> Result<()> {
+    for name in ["web-stable", "web-canary"] {
+        scene.apply(scene::service(name, "web")).await?;
+    }
+    scene.apply(route).await?;
+    let strategy = json!({"canary": {
+        "stableService": "web-stable", "canaryService": "web-canary",
+        "abortScaleDownDelaySeconds": 2, "scaleDownDelaySeconds": 2,
+        "trafficRouting": {"plugins": {"argoproj-labs/gatewayAPI": {field: "web"}}},
+        "steps": [{"setWeight": 35}, {"pause": {}}],
+    }});
+    scene.deploy(polite("web", 2, strategy)).await?;
+    scene
+        .until("an answer", async || {
+            let answer = http::ask(&client, url, None).await?;
+            ensure!(answer.version == "1", "{answer:?}");
+            Ok(())
+        })
+        .await?;
+    let mut load = Load::new(url, None, 100.0);
+    load.client = Some(client);
+    let load = load.start()?;
+    scene.share_is(&load, "1", 1.0).await?;
+    scene.set_tag("web", "2")?;
+    scene.paused_at("web", 1).await?;
+    scene.share_is(&load, "2", 0.35).await?;
+    scene.plugin(&["promote", "web"])?;
+    scene.phase("web", "Healthy").await?;
+    scene.share_is(&load, "2", 1.0).await?;
+    scene.sizes("web", &[(1, 0), (2, 2)]).await?;
+    scene.without_errors(load).await
+}
+
+/// A route of connections on the Gateway's listener `section`.
+fn route_of_connections(version: &str, kind: &str, section: &str, hosts: &[String]) -> Value {
+    let (namespace, gateway) = GATEWAY;
+    let mut route = json!({
+        "apiVersion": format!("gateway.networking.k8s.io/{version}"), "kind": kind,
+        "metadata": {"name": "web", "labels": {}},
+        "spec": {
+            "parentRefs": [{"name": gateway, "namespace": namespace, "sectionName": section}],
+            "rules": [{"backendRefs": [
+                {"name": "web-stable", "port": 80}, {"name": "web-canary", "port": 80, "weight": 0},
+            ]}],
+        },
+    });
+    if !hosts.is_empty() {
+        route["spec"]["hostnames"] = json!(hosts);
+    }
+    route
+}
+
 #[test]
 fn connections_are_split_by_a_tcp_route() -> Result<()> {
     run(async |cluster| {
         let scene = Scene::new(cluster, "tcp").await?;
-        for name in ["web-stable", "web-canary"] {
-            scene.apply(scene::service(name, "web")).await?;
-        }
-        let (namespace, gateway) = GATEWAY;
-        scene
-            .apply(json!({
-                "apiVersion": "gateway.networking.k8s.io/v1alpha2", "kind": "TCPRoute", "metadata": {"name": "web", "labels": {}},
-                "spec": {
-                    "parentRefs": [{"name": gateway, "namespace": namespace, "sectionName": "tcp"}],
-                    "rules": [{"backendRefs": [
-                        {"name": "web-stable", "port": 80}, {"name": "web-canary", "port": 80, "weight": 0},
-                    ]}],
-                },
-            }))
-            .await?;
-        let strategy = json!({"canary": {
-            "stableService": "web-stable", "canaryService": "web-canary",
-            "abortScaleDownDelaySeconds": 2, "scaleDownDelaySeconds": 2,
-            "trafficRouting": {"plugins": {"argoproj-labs/gatewayAPI": {"tcpRoute": "web"}}},
-            "steps": [{"setWeight": 35}, {"pause": {}}],
-        }});
-        scene.deploy(polite("web", 2, strategy)).await?;
-        let url = cluster.tcp_gateway_url();
+        let route = route_of_connections("v1alpha2", "TCPRoute", "tcp", &[]);
         let client = http::connecting_client()?;
-        scene
-            .until("an answer", async || {
-                let answer = http::ask(&client, &url, None).await?;
-                ensure!(answer.version == "1", "{answer:?}");
-                Ok(())
-            })
-            .await?;
-        let mut load = Load::new(&url, None, 100.0);
-        load.connecting = true;
-        let load = load.start()?;
-        scene.share_is(&load, "1", 1.0).await?;
-        scene.set_tag("web", "2")?;
-        scene.paused_at("web", 1).await?;
-        scene.share_is(&load, "2", 0.35).await?;
-        scene.plugin(&["promote", "web"])?;
-        scene.phase("web", "Healthy").await?;
-        scene.share_is(&load, "2", 1.0).await?;
-        scene.sizes("web", &[(1, 0), (2, 2)]).await?;
-        scene.without_errors(load).await
+        connections_are_split(&scene, route, "tcpRoute", client, &cluster.tcp_gateway_url()).await
+    })
+}
+
+#[test]
+fn connections_are_split_by_a_tls_route() -> Result<()> {
+    run(async |cluster| {
+        let scene = Scene::new(cluster, "tls").await?;
+        let host = scene.host();
+        let route = route_of_connections("v1", "TLSRoute", "tls", std::slice::from_ref(&host));
+        let (address, authority) = cluster.tls_gateway()?;
+        let client = http::tls_client(&host, address, &authority)?;
+        let url = format!("https://{host}:{}", address.port());
+        connections_are_split(&scene, route, "tlsRoute", client, &url).await
     })
 }

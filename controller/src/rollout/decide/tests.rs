@@ -1,6 +1,7 @@
 //! Snapshots and the decisions about them. What holds over whole updates, whatever happens, is in the fault simulator.
 
 mod reach;
+mod verdicts;
 
 use super::*;
 use crate::rollout::decision::ReplicaSetChange;
@@ -66,6 +67,13 @@ fn healthy(strategy: &Value) -> Snapshot {
         ..Snapshot::default()
     };
     let named = |part: &str| strategy.pointer(part).and_then(Value::as_str).map(str::to_owned);
+    // The analysis template that some name.
+    let metric = json!({
+        "name": "errors", "successCondition": "result[0] < 1",
+        "provider": {"prometheus": {"address": "http://prometheus:9090", "query": "errors"}},
+    });
+    let check = serde_json::from_value(json!({"metrics": [metric]})).unwrap();
+    snapshot.templates.0.insert(("check".to_owned(), false), check);
     for name in ["/canary/stableService", "/canary/canaryService", "/blueGreen/activeService"] {
         snapshot.services.extend(named(name).map(|name| (name, service("v1"))));
     }
