@@ -230,8 +230,14 @@ pub fn raised(world: &mut World, hash: &str, weight: i64) {
     let lost = world.invariants.lost_anything_lately(now);
     // Without dynamicStableScale the stable version is always asked to be whole; what it lacks is not given away.
     let whole = canary["dynamicStableScale"] != true && text(rollout, "/status/stableRS") == hash;
+    // App Mesh refuses two nodes for the same pods: at a promotion everything passes by the old version, for the time of
+    // two writes, before the stable node selects the new one.
+    let status = &rollout["status"];
+    let passes_by =
+        canary.pointer("/trafficRouting/appMesh").is_some() && status["stableRS"] == status["currentPodHash"];
     if hash.is_empty()
         || whole
+        || passes_by
         || hash.starts_with("exp-")
         || own_sizes
         || canary.get("replicaProgressThreshold").is_some()

@@ -238,6 +238,10 @@ impl Simulation {
 
 /// A run that the status does not name any more has been ended, and so has an Experiment.
 fn nothing_goes_on(world: &mut World, rollout: &Value) {
+    if text(rollout, "/status/message").starts_with("InvalidSpec") {
+        // Nothing is decided before the spec is mended.
+        return;
+    }
     let named = rollout["status"].to_string();
     let running = |o: &Value| text(o, "/status/phase") == "Running" && o["spec"]["terminate"] != true;
     let forgotten = |(name, o): &(&String, &Value)| running(o) && !named.contains(&format!("\"{name}\""));
