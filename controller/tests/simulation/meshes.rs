@@ -15,7 +15,8 @@ pub enum Mesh {
     Traefik,
     Apisix,
     Ambassador,
-    AppMesh,
+    /// App Mesh.
+    VirtualNodes,
 }
 
 /// Those that a strategy is drawn from, with their fields in `trafficRouting`.
@@ -31,7 +32,7 @@ pub const MESHES: [(Mesh, &str); 7] = [
 
 /// All of them. The last one takes another's place now and then, so that the seeds stay what they were.
 pub fn all() -> impl Iterator<Item = (Mesh, &'static str)> {
-    MESHES.into_iter().chain([(Mesh::AppMesh, "appMesh")])
+    MESHES.into_iter().chain([(Mesh::VirtualNodes, "appMesh")])
 }
 
 /// Name of the object that the user writes.
@@ -74,7 +75,7 @@ impl Mesh {
             Self::Traefik => json!({"traefik": {"weightedTraefikServiceName": OBJECT}}),
             Self::Apisix => json!({"apisix": {"route": {"name": OBJECT, "rules": ["primary"]}}}),
             Self::Ambassador => json!({"ambassador": {"mappings": [OBJECT]}}),
-            Self::AppMesh => json!({"appMesh": {
+            Self::VirtualNodes => json!({"appMesh": {
                 "virtualService": {"name": OBJECT, "routes": ["primary"]},
                 "virtualNodeGroup": {
                     "stableVirtualNodeRef": {"name": NODES[0]}, "canaryVirtualNodeRef": {"name": NODES[1]},
@@ -96,7 +97,7 @@ impl Mesh {
             Self::Traefik => (Kind::TraefikService, OBJECT),
             Self::Apisix => (Kind::ApisixRoute, OBJECT),
             Self::Ambassador => (Kind::Mapping, "mesh-canary"),
-            Self::AppMesh => (Kind::VirtualRouter, OBJECT),
+            Self::VirtualNodes => (Kind::VirtualRouter, OBJECT),
         }
     }
 
@@ -140,7 +141,7 @@ impl Mesh {
                 ]})
             }
             Self::Ambassador => json!({"prefix": "/", "service": "web-stable:80"}),
-            Self::AppMesh => {
+            Self::VirtualNodes => {
                 let service = json!({"provider": {"virtualRouter": {"virtualRouterRef": {"name": OBJECT}}}});
                 apply(world, Kind::MeshService, OBJECT, &service);
                 for node in NODES {
@@ -223,7 +224,7 @@ pub fn weights(kind: Kind, name: &str, object: &Value) -> Option<Vec<(String, i6
             let weight = number(&object["spec"]["weight"]);
             vec![("web-canary".to_owned(), weight), ("web-stable".to_owned(), 100 - weight)]
         }
-        Mesh::AppMesh => {
+        Mesh::VirtualNodes => {
             let targets = all_of(named(object, "/spec/routes", "primary"), "/httpRoute/action/weightedTargets");
             targets.map(|t| (format!("{NODE}{}", text(t, "/virtualNodeRef/name")), number(&t["weight"]))).collect()
         }

@@ -132,7 +132,7 @@ fn every_router_carries_the_weights_of_the_steps() {
         }
         let canary = match mesh {
             Mesh::IstioSubsets => "subset/canary",
-            Mesh::AppMesh => "node/canary-node",
+            Mesh::VirtualNodes => "node/canary-node",
             _ => "web-canary",
         };
         let mut simulation = deployed(5, &strategy);

@@ -302,7 +302,7 @@ pub fn draw_more(random: &mut Random, rollout: &mut Value) -> bool {
     let aws = (mesh == Some(Mesh::Alb) || rollout.pointer("/spec/strategy/blueGreen").is_some()) && random.percent(50);
     let Some(canary) = rollout.pointer_mut("/spec/strategy/canary") else { return aws };
     if mesh.is_some_and(|mesh| mesh != Mesh::Alb) && random.percent(15) {
-        canary["trafficRouting"] = Mesh::AppMesh.routing();
+        canary["trafficRouting"] = Mesh::VirtualNodes.routing();
         canary["canaryService"] = json!("web-canary");
         canary["stableService"] = json!("web-stable");
         for step in canary.get_mut("steps").and_then(Value::as_array_mut).into_iter().flatten() {
