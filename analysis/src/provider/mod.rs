@@ -130,7 +130,7 @@ mod tests {
     #[tokio::test]
     async fn other_providers_are_named() {
         let clients = Clients::new(None).unwrap();
-        for (provider, name) in [(json!({"datadog": {}}), "Datadog"), (json!({"plugin": {"x/y": {}}}), "Plugin")] {
+        for (provider, name) in [(json!({"datadog": {}}), "Datadog"), (json!({"plugin": {"x/y": {}}}), "RPCPlugin")] {
             let metric = serde_json::from_value(json!({"name": "m", "provider": provider})).unwrap();
             let measured = clients.measure(&metric, &[]).await.measurement;
             assert_eq!(measured.phase, AnalysisPhase::Error);

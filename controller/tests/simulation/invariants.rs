@@ -3,6 +3,8 @@
 //! The checks look at the truth of the simulated cluster (pods, Services, routes), not at what the controller believes.
 //! What went away by itself a moment ago is forgiven: no cache can know it yet.
 
+mod flips;
+
 use crate::aws;
 use crate::cluster::{Actor, Id, Kind, Millis, ROLLOUT, World, int, label, text};
 use crate::meshes;
@@ -33,7 +35,7 @@ pub struct Invariants {
     /// Images of the Rollout's template as users set them.
     images: Vec<(Millis, String)>,
     /// Values of fields that the controller writes, and how often one came back.
-    fields: BTreeMap<String, Flips>,
+    fields: BTreeMap<String, flips::Flips>,
     /// When anything but the controller last acted.
     disturbed: Millis,
     /// Hashes that were stable at some time.
@@ -55,14 +57,6 @@ pub struct Invariants {
     /// Weights by Service that the Gateway, or the load balancer, has taken.
     pub taken: Vec<(String, i64)>,
     pub progress: Progress,
-}
-
-#[derive(Debug, Default)]
-struct Flips {
-    last: Option<String>,
-    before: Option<String>,
-    count: usize,
-    since: Millis,
 }
 
 impl Invariants {
@@ -135,7 +129,7 @@ pub fn written(world: &mut World, actor: Actor, id: &Id, before: Option<&Value>,
     }
     if let Some(after) = after {
         only_its_own(world, id, before, after);
-        flips(world, id, after);
+        flips::check(world, id, after);
     }
     match (id.0, before, after) {
         (Kind::ReplicaSet, Some(before), Some(after)) => {
@@ -662,53 +656,6 @@ fn only_its_own(world: &mut World, id: &Id, before: Option<&Value>, after: &Valu
         if kept(before) != kept(after) {
             world.violated(format!("7: changed the user's {part} of {} {}", id.0.as_str(), id.1));
         }
-    }
-}
-
-/// No field goes back and forth while nobody else does anything.
-fn flips(world: &mut World, id: &Id, after: &Value) {
-    let mut fields: Vec<(&str, String)> = Vec::new();
-    match id.0 {
-        Kind::ReplicaSet => {
-            fields.push(("/spec/replicas", after["spec"]["replicas"].to_string()));
-            fields.push(("deadline", after["metadata"]["annotations"][keys::SCALE_DOWN_DEADLINE].to_string()));
-        }
-        Kind::Service => fields.push(("selector", after["spec"]["selector"].to_string())),
-        Kind::HttpRoute => fields.push(("weights", format!("{:?}", route_weights(after)))),
-        Kind::Ingress if !meshes::is_ours(&id.1) => {
-            fields.push(("weight", format!("{:?}", ingress_weight(after))));
-        }
-        _ if meshes::weights(id.0, &id.1, after).is_some() => {
-            fields.push(("weights", format!("{:?}", meshes::weights(id.0, &id.1, after))));
-        }
-        Kind::Rollout => {
-            for field in ["/status/stableRS", "/status/abort", "/status/promoteFull", "/status/currentStepIndex"] {
-                fields.push((field, after.pointer(field).unwrap_or(&Value::Null).to_string()));
-            }
-            fields.push(("phase", text(after, "/status/phase").to_owned()));
-        }
-        _ => {}
-    }
-    let (disturbed, allowed, now) = (world.invariants.disturbed, world.invariants.allowed_flips, world.now);
-    let mut worst = None;
-    for (field, value) in fields {
-        let flips = world.invariants.fields.entry(format!("{} {} {field}", id.0.as_str(), id.1)).or_default();
-        if flips.last.as_ref() == Some(&value) {
-            continue;
-        }
-        if flips.since < disturbed {
-            *flips = Flips { since: now, last: flips.last.take(), ..Flips::default() };
-        }
-        if flips.before.as_ref() == Some(&value) {
-            flips.count += 1;
-        }
-        if flips.count > allowed {
-            worst = Some(format!("6: {field} of {} {} goes back and forth, now to {value}", id.0.as_str(), id.1));
-        }
-        flips.before = flips.last.replace(value);
-    }
-    if let Some(worst) = worst {
-        world.violated(worst);
     }
 }
 
