@@ -108,7 +108,8 @@ pub fn ensure(needs: Needs) -> Result<Programs> {
     })
 }
 
-/// Helm, built from its Go module.
+/// Helm, built from its Go module when it is not there yet, so outside of a cluster's network: to be called before
+/// [`crate::run`].
 pub fn helm() -> Result<PathBuf> {
     build(&go()?, "helm", "helm.sh/helm/v4/cmd/helm", "Helm (first time: about a minute)")
 }

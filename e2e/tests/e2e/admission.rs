@@ -2,7 +2,7 @@
 //! `kubectl apply`, and nothing else is.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
@@ -21,12 +21,13 @@ struct Webhook {
     port: u16,
     /// What the pods mount.
     certificates: tempfile::TempDir,
+    helm: PathBuf,
 }
 
 impl Webhook {
-    fn new() -> Result<Self> {
+    fn new(helm: PathBuf) -> Result<Self> {
         let port = TcpListener::bind(("0.0.0.0", 0))?.local_addr()?.port();
-        Ok(Self { port, certificates: tempfile::tempdir()? })
+        Ok(Self { port, certificates: tempfile::tempdir()?, helm })
     }
 
     /// Flags of a controller that serves it.
@@ -36,10 +37,9 @@ impl Webhook {
     }
 
     /// What the chart makes for admission. A new certificate every time: there is no release whose one could be kept.
-    fn chart(scene: &Scene) -> Result<Vec<Value>> {
-        let helm = install::helm()?;
+    fn chart(&self, scene: &Scene) -> Result<Vec<Value>> {
         let chart = tidegate_e2e::state::repository().join("charts/tidegate");
-        let mut command = scene.cluster.command(&helm.to_string_lossy());
+        let mut command = scene.cluster.command(&self.helm.to_string_lossy());
         command.args(["template", "tidegate"]).arg(chart).args(["--namespace", scene.name()]);
         command.args(["--set", "namespaced=true,admission.enabled=true,admission.failurePolicy=Fail"]);
         serde_saphyr::from_multiple(&output(&mut command)?).context("what the chart makes")
@@ -47,7 +47,7 @@ impl Webhook {
 
     /// Puts a new certificate where the controller reads it. Returns the configuration that trusts it.
     async fn issue(&self, scene: &Scene) -> Result<Value> {
-        let objects = Self::chart(scene)?;
+        let objects = self.chart(scene)?;
         let of_kind = |kind: &str| {
             let found = objects.iter().find(|object| object["kind"] == kind);
             found.cloned().with_context(|| format!("the chart makes no {kind}"))
@@ -158,9 +158,10 @@ async fn standing_by(scene: &Scene, webhook: &Webhook) -> Result<(Controller, Co
 
 #[test]
 fn a_mistake_is_refused_when_it_is_applied() -> Result<()> {
+    let helm = install::helm()?;
     run(async |cluster| {
         let scene = Scene::alone(cluster, "admission").await?;
-        let webhook = Webhook::new()?;
+        let webhook = Webhook::new(helm)?;
         // Applied before anybody looked.
         scene.apply(bad_rollout("old")).await?;
         let mut experiment = json!({
@@ -293,9 +294,9 @@ fn what_keeps_admission_from_being_served_is_named() -> Result<()> {
 
 #[test]
 fn the_chart_keeps_its_certificate_and_takes_others() -> Result<()> {
+    let helm = install::helm()?;
     run(async |cluster| {
         let scene = Scene::alone(cluster, "chart").await?;
-        let helm = install::helm()?;
         let chart = tidegate_e2e::state::repository().join("charts/tidegate");
         let run = |args: &[&str]| {
             let mut command = scene.cluster.command(&helm.to_string_lossy());
