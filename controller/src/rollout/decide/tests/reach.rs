@@ -96,6 +96,10 @@ fn users_have_switched_when_the_endpoints_have() {
     let decision = decide(&snapshot, now());
     assert_eq!(words(&decision), ["Progressing"], "the old version stays as long as users reach it");
     leads(&mut snapshot, "web-active", &["v2"]);
+    snapshot.replica_sets[1] = replica_set("v2", 4, 3);
+    let told = words(&decide(&snapshot, now()));
+    assert_eq!(told, ["Progressing"], "a pod was lost since the switch, and the old version is the way back");
+    snapshot.replica_sets[1] = replica_set("v2", 4, 4);
     let told = words(&decide(&snapshot, now()));
     assert_eq!(told, ["patch web-v1 +scale-down-deadline", "tell RolloutCompleted", "Healthy"]);
 }
