@@ -271,7 +271,7 @@ fn shrink_others(pass: &mut Pass<'_>, canary: &Canary) {
 fn at_counts(pass: &Pass<'_>, canary: &Canary, at: Position, (new, stable): (i32, i32), routed: bool) -> bool {
     let Some(rs) = pass.new_rs() else { return false };
     // A threshold that no number of pods reaches holds steps up, but not the promotion of a whole version.
-    let whole = at.index >= at.count && rs.replicas == new && rs.available >= new;
+    let whole = at.index >= at.count && replicas::reached(None, rs.replicas, rs.available, new);
     if !whole && !replicas::reached(canary.replica_progress_threshold.as_ref(), rs.replicas, rs.available, new) {
         return false;
     }
@@ -524,7 +524,7 @@ fn promote_when_done(pass: &mut Pass<'_>, canary: &Canary, at: Position, counts:
     }
     let Some(new) = pass.new_rs() else { return };
     let total = pass.replicas();
-    let whole = new.replicas == total && new.serving() >= total;
+    let whole = replicas::reached(None, new.replicas, new.serving(), total);
     if !whole && !replicas::reached(canary.replica_progress_threshold.as_ref(), new.replicas, new.serving(), total) {
         return;
     }

@@ -49,7 +49,6 @@ fn keep(pass: &mut Pass<'_>, step: &ExperimentStep, index: usize) {
     let resumed = pass.resumed();
     let before = current(pass);
     let reuse = before.filter(|e| !(e.status.phase == AnalysisPhase::Inconclusive && resumed));
-    pass.overruled |= resumed && before.is_some_and(|e| e.status.phase == AnalysisPhase::Inconclusive);
     if let Some(experiment) = reuse {
         match experiment.status.phase {
             AnalysisPhase::Failed | AnalysisPhase::Error => {
@@ -64,6 +63,8 @@ fn keep(pass: &mut Pass<'_>, step: &ExperimentStep, index: usize) {
     if pass.halted() || pass.new_rs().is_none() {
         return;
     }
+    // Not before: a promotion while the user has paused counts when the pause is over.
+    pass.overruled |= before.is_some();
     let base = format!("{}-{}-{}-{index}", pass.rollout().name(), pass.hash, pass.revision);
     let mut name = base.clone();
     let mut attempt = 0;

@@ -135,3 +135,22 @@ fn a_whole_version_becomes_stable_whatever_the_threshold() {
     snapshot.replica_sets[1] = replica_set("v2", 4, 4);
     assert_eq!(decide(&snapshot, now()).status.stable_rs.as_deref(), Some("v2"));
 }
+
+#[test]
+fn a_promotion_past_an_open_experiment_counts_when_the_user_lets_the_rollout_go_on() {
+    let variant = json!({"name": "a", "specRef": "canary"});
+    let strategy = canary(json!({"steps": [{"experiment": {"templates": [variant]}}, {"pause": {}}]}));
+    let mut snapshot = updating(&strategy, 4, 1, 1);
+    let open = json!({"metadata": {"name": "e", "namespace": "shop"}, "spec": {}, "status": {"phase": "Inconclusive"}});
+    snapshot.experiments.push(serde_json::from_value(open).unwrap());
+    let status = &mut snapshot.rollout.status;
+    status.canary.current_experiment = Some("e".to_owned());
+    status.controller_pause = true;
+    status.pause_conditions = None;
+    snapshot.rollout.spec.paused = true;
+    assert!(decide(&snapshot, now()).status.controller_pause, "the promotion is kept");
+    snapshot.rollout.spec.paused = false;
+    let decision = decide(&snapshot, now());
+    assert!(!decision.status.controller_pause);
+    assert!(decision.actions.iter().any(|action| matches!(action, Action::CreateExperiment { .. })));
+}
